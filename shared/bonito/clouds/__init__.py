@@ -1,0 +1,1 @@
+"""What differs between clouds: stores, queues, secrets, notifications."""

@@ -1,0 +1,1 @@
+"""The one state of Bonito: Postgres with pgvector."""

@@ -1,0 +1,1 @@
+"""Documents into text with pages, sections and tables; a module per type."""

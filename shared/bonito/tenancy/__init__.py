@@ -1,0 +1,1 @@
+"""Organizations, people, tokens, keys, permissions, secrets and the audit log."""
