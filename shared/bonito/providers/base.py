@@ -6,6 +6,7 @@ from array import array
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
+from uuid import UUID
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,14 @@ class EmbeddingModel(Protocol):
 
     async def embed(self, texts: Sequence[str]) -> EmbeddingResult:
         """Embed up to `max_batch` texts; ProviderFailed, RateLimited, ProviderTimeout."""
+        ...
+
+
+class EmbeddingModels(Protocol):
+    """Finds an organization's embedding models by name; never a platform's own key (I17)."""
+
+    async def embedding_model(self, org_id: UUID, name: str) -> EmbeddingModel:
+        """The model of that name, or for `auto` the organization's choice; ModelNotFound says what to configure."""
         ...
 
 

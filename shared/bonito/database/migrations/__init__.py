@@ -1,0 +1,1 @@
+"""Alembic revisions, each a thin module beside the SQL that it runs."""

@@ -1,0 +1,1 @@
+-- BM25 weights, term counts and the search functions.
