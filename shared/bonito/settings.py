@@ -43,7 +43,7 @@ class Settings(BaseModel):
     )
     encryption_key: SecretStr | None = Field(
         default=None,
-        description="Seals secrets at rest: 32 bytes in base64, newest first, comma-separated; absent: a file in data_dir.",
+        description="Seals secrets: 32 bytes in base64, newest first, comma-separated; absent: a file in data_dir.",
     )
     database_pool_size: int = Field(default=4, ge=1, le=100, description="Connections of one process at most.")
     max_object_bytes: int = Field(default=50 * 2**20, ge=1, description="Larger documents are refused unread.")

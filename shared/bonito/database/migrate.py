@@ -99,7 +99,7 @@ async def check_schema(connection: psycopg.AsyncConnection[object]) -> None:
         )
     if version > SCHEMA_VERSION and compatible_from > SCHEMA_VERSION:
         raise SchemaMismatch(
-            f"The database's schema {version} supports code from {compatible_from} on; this code is at {SCHEMA_VERSION}: "
+            f"The database's schema {version} supports code from {compatible_from} on; this is {SCHEMA_VERSION}: "
             "upgrade it."
         )
 

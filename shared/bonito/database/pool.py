@@ -16,8 +16,8 @@ from bonito.errors import Overloaded, UnsafeDatabaseRole
 Pool = AsyncConnectionPool[AsyncConnection[Any]]
 Connection = AsyncConnection[Any]
 
-# A generic plan ignores partial indexes (629 ms against 0.5 ms for a vector search), so plans are made for the values at
-# hand. No statement of the runtime has a reason to run for longer than half a minute.
+# A generic plan ignores partial indexes (629 ms against 0.5 ms for a vector search), so plans are made for the values
+# at hand. No statement of the runtime has a reason to run for longer than half a minute.
 SET_TENANT: LiteralString = """
     SELECT set_config('app.org_id', %(org_id)s, true),
            set_config('plan_cache_mode', 'force_custom_plan', true),
