@@ -24,7 +24,18 @@ def test_settings_text_is_read_into_networks_hosts_and_wildcards() -> None:
 
 @pytest.mark.parametrize(
     "entry",
-    ["10.0.0.1/8", "10.0.0.0/33", "256.1.1.1", "http://a.example", "a.example:80", "*", "*.", "a*.example", "a..b", "-a.b"],
+    [
+        "10.0.0.1/8",
+        "10.0.0.0/33",
+        "256.1.1.1",
+        "http://a.example",
+        "a.example:80",
+        "*",
+        "*.",
+        "a*.example",
+        "a..b",
+        "-a.b",
+    ],
 )
 def test_a_wrong_entry_in_the_settings_is_named(entry: str) -> None:
     with pytest.raises(InvalidSettings) as caught:
