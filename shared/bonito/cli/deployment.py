@@ -1,0 +1,133 @@
+"""`bonito up`, `serve`, `worker`, `migrate`, `admin` and `audit`: running a deployment and looking after it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bonito.cli.session import CommandFailed, JsonOption, Session, command, fields, reporting_errors
+from bonito.errors import InvalidSettings
+from bonito.settings import Settings
+
+admin = typer.Typer(no_args_is_help=True, help="What only the owner of the deployment may do.")
+audit = typer.Typer(no_args_is_help=True, help="The audit log.")
+serve = typer.Typer(no_args_is_help=True, help="One server, for containers and virtual machines.")
+
+HostOption = Annotated[str, typer.Option(help="Address to listen on.")]
+PortOption = Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")]
+WorkersOption = Annotated[int, typer.Option(min=1, help="Processes.")]
+
+
+def up(
+    data_dir: Annotated[Path | None, typer.Option(help="Where everything is kept; .bonito or BONITO_DATA_DIR.")] = None,
+    host: HostOption = "127.0.0.1",
+    port: PortOption = 8000,
+    watch: Annotated[
+        Path | None,
+        typer.Option(help="A folder that becomes a knowledge base of its name.", exists=True, file_okay=False),
+    ] = None,
+    demo: Annotated[
+        bool, typer.Option("--demo/--no-demo", help="Create the demo knowledge base at the first start.")
+    ] = True,
+) -> None:
+    """Run everything in one process, with nothing to install; prints the address and a key."""
+    reporting_errors(_up)(data_dir, host, port, watch, demo)
+
+
+def _up(data_dir: Path | None, host: str, port: int, watch: Path | None, demo: bool) -> None:
+    from bonito.local import up as local_up
+
+    settings = read_settings()
+    if data_dir is not None:
+        settings = settings.model_copy(update={"data_dir": data_dir})
+    local_up.run(settings, local_up.Options(host=host, port=port, watch=watch, demo=demo))
+
+
+@serve.command("gateway")
+def serve_gateway(host: HostOption = "127.0.0.1", port: PortOption = 8000, workers: WorkersOption = 1) -> None:
+    """Serve /v1; BONITO_DATABASE_URL says where the state is."""
+    reporting_errors(_serve)("gateway", host, port, workers)
+
+
+@serve.command("console")
+def serve_console(host: HostOption = "127.0.0.1", port: PortOption = 8001, workers: WorkersOption = 1) -> None:
+    """Serve /api; BONITO_DATABASE_URL says where the state is."""
+    reporting_errors(_serve)("console", host, port, workers)
+
+
+def _serve(part: str, host: str, port: int, workers: int) -> None:
+    from bonito.local import servers
+
+    read_settings()  # a wrong variable stops here, in one line, and not in every worker
+    servers.serve(part, host=host, port=port, workers=workers)
+
+
+def worker() -> None:
+    """Run the queue worker and the schedule beside a server, where no cloud queue is used."""
+    reporting_errors(_worker)()
+
+
+def _worker() -> None:
+    from bonito.local import servers
+
+    servers.run_worker(read_settings())
+
+
+def migrate(
+    sql: Annotated[bool, typer.Option("--sql", help="Print the whole migration as SQL, and change nothing.")] = False,
+) -> None:
+    """Bring the database to this version's schema (BONITO_MIGRATION_DATABASE_URL)."""
+    reporting_errors(_migrate)(sql)
+
+
+def _migrate(sql: bool) -> None:
+    from bonito.database import migrate as migration
+
+    if sql:
+        sys.stdout.write(migration.render())
+        return
+    migration.migrate(_migration_url())
+    sys.stdout.write(f"The schema is at {migration.SCHEMA_VERSION}.\n")
+
+
+@admin.command("create-organization")
+def create_organization(
+    name: Annotated[str, typer.Argument(help="Its name, unique in the deployment.")],
+    owner_email: Annotated[str, typer.Option("--owner-email", help="Its first owner; everybody else is invited.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Create an organization with its first owner, and show the owner's token, this once."""
+    reporting_errors(_create_organization)(name, owner_email, as_json)
+
+
+def _create_organization(name: str, owner_email: str, as_json: bool) -> None:
+    from bonito.tenancy import organizations
+
+    created = organizations.create_organization(_migration_url(), name=name, owner_email=owner_email)
+    answer = {"organization_id": str(created.org_id), "user_id": str(created.user_id), "personal_token": created.token}
+    Session(as_json=as_json, quiet=False, api_url="", api_key="").show(answer, lambda: fields(answer))
+
+
+@command(audit, "verify")
+def verify(session: Session) -> None:
+    """Recompute the organization's audit chain; status 1 names the first row that does not fit."""
+    answer = session.get("/api/audit-log/verify")
+    session.show(answer, lambda: fields(answer))
+    if not answer["is_intact"]:
+        raise CommandFailed("The audit log was tampered with.")
+
+
+def read_settings() -> Settings:
+    """The settings of this process; InvalidSettings is one line."""
+    return Settings.from_environ(os.environ)
+
+
+def _migration_url() -> str:
+    url = read_settings().migration_database_url
+    if url is None:
+        raise InvalidSettings("BONITO_MIGRATION_DATABASE_URL is not set; it names the login that owns the schema.")
+    return url.get_secret_value()

@@ -1,0 +1,90 @@
+"""The folder that `bonito up` owns: where things lie in it, and the lock that keeps a second process out."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from bonito.errors import AlreadyRunning
+
+OWNER_ONLY = 0o600
+
+
+@dataclass(frozen=True)
+class Credentials:
+    """What the CLI needs to reach a running `bonito up`; the keys are shown once and kept here for the owner alone."""
+
+    api_url: str
+    gateway_url: str
+    personal_token: str
+    gateway_key: str
+
+
+@dataclass(frozen=True)
+class DataDirectory:
+    """Paths below one root; nothing of Bonito's lies outside of it."""
+
+    root: Path
+
+    @property
+    def postgres(self) -> Path:
+        return self.root / "postgres"
+
+    @property
+    def uploads(self) -> Path:
+        return self.root / "uploads"
+
+    @property
+    def encryption_key(self) -> Path:
+        return self.root / "encryption.key"
+
+    @property
+    def credentials_path(self) -> Path:
+        return self.root / "credentials.json"
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the folder for this process; the lock ends with the process, also by kill -9.
+
+        Raises:
+            AlreadyRunning: names the process that holds it.
+        """
+        self.root.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(self.root / "lock", os.O_RDWR | os.O_CREAT, OWNER_ONLY)
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                holder = os.read(descriptor, 32).decode(errors="replace").strip() or "unknown"
+                raise AlreadyRunning(
+                    f"Another `bonito up` (process {holder}) runs on {self.root}. "
+                    "Stop it, or give this one its own --data-dir."
+                ) from None
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+            yield
+        finally:
+            os.close(descriptor)
+
+    def read_credentials(self) -> Credentials | None:
+        """The credentials of an earlier start; None before the first one."""
+        try:
+            stored = json.loads(self.credentials_path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+        return Credentials(**stored)
+
+    def write_credentials(self, credentials: Credentials) -> None:
+        """Replace the file in one step, readable by its owner alone from its first byte on."""
+        temporary = self.credentials_path.with_suffix(".new")
+        temporary.unlink(missing_ok=True)
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, OWNER_ONLY)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            json.dump(asdict(credentials), file, indent=2)
+            file.write("\n")
+        temporary.replace(self.credentials_path)
