@@ -147,7 +147,7 @@ def command(app: typer.Typer, name: str) -> Callable[[Callable[..., None]], Call
             quiet: bool,
             api_url: str | None,
             api_key: str | None,
-            **arguments: Any,  # noqa: ANN401
+            **arguments: Any,
         ) -> None:
             known = saved_credentials()
             session = Session(
@@ -181,7 +181,7 @@ def reporting_errors(function: Callable[..., None]) -> Callable[..., None]:
     """One line on stderr and exit status 1 for whatever Bonito refuses or fails at on purpose."""
 
     @functools.wraps(function)
-    def run(*arguments: Any, **named: Any) -> None:  # noqa: ANN401 - passes through
+    def run(*arguments: Any, **named: Any) -> None:
         try:
             function(*arguments, **named)
         except CommandFailed as error:
