@@ -19,6 +19,11 @@ setup: .venv/.local
 	$(PIP) --require-hashes -r requirements/dev.txt
 	touch $@
 
+# The OpenAI SDK for Node, for one acceptance test; without npm that test is skipped, visibly.
+NODE_SDK := tests/acceptance/node/node_modules
+$(NODE_SDK): tests/acceptance/node/package-lock.json
+	@if command -v npm >/dev/null; then cd tests/acceptance/node && npm ci --silent && touch node_modules; else echo "npm is missing: the Node SDK is not tested"; fi
+
 run: setup
 	$(BIN)/bonito up $(ARGS)
 
@@ -30,10 +35,10 @@ check: .venv/.dev
 	$(BIN)/pytest -q -n 2 tests/unit
 
 # What is exhaustive carries a marker and runs in `make test-all`.
-test: .venv/.dev
+test: .venv/.dev $(NODE_SDK)
 	$(BIN)/pytest -n 2 --dist worksteal -m "not exhaustive" --cov --cov-report=term:skip-covered $(ARGS)
 
-test-all: .venv/.dev
+test-all: .venv/.dev $(NODE_SDK)
 	$(BIN)/pytest -n 2 --dist worksteal --cov --cov-report=term:skip-covered $(ARGS)
 
 format: .venv/.dev
