@@ -40,6 +40,11 @@ class Target:
     host: str
     port: int
 
+    def below(self, path: str) -> Target:
+        """The same place with a path of our own appended; a query stays."""
+        url = self.url.with_path(self.url.raw_path.rstrip("/") + path, encoded=True, keep_query=True)
+        return replace(self, url=url)
+
 
 @dataclass(frozen=True)
 class EgressPolicy:
