@@ -2,11 +2,14 @@
 
 BonitoError                                                                                     500
     InvalidSettings, SchemaMismatch, UnsafeDatabaseRole, AlreadyRunning      the start of a process
+    UnreadableSecret                                                                            500
     CallerError
         InvalidRequest                                                                          400
         AuthenticationFailed, PermissionDenied, ModelNotAllowed                            401, 403
         NotFound, KnowledgeBaseNotFound, ModelNotFound                                          404
+        MethodNotAllowed                                                                        405
         PayloadTooLarge                                                                         413
+        UnsupportedMediaType                                                                    415
         AddressNotAllowed                                                                       400
     StateConflict, AlreadyExists, KnowledgeBaseNotReady                                         409
     LimitReached
@@ -67,6 +70,12 @@ class AlreadyRunning(BonitoError):
     code = "already_running"
 
 
+class UnreadableSecret(BonitoError):
+    """A stored secret does not open: its key is not in the keyring, or the row was changed or moved."""
+
+    code = "unreadable_secret"
+
+
 class CallerError(BonitoError):
     """The caller can mend it by changing the request."""
 
@@ -125,6 +134,18 @@ class PayloadTooLarge(CallerError):
     """The request's body or a file in it is above the limit that the message names."""
 
     code, status = "payload_too_large", 413
+
+
+class MethodNotAllowed(CallerError):
+    """The path exists, and not with this method; the Allow header lists those it has."""
+
+    code, status = "method_not_allowed", 405
+
+
+class UnsupportedMediaType(CallerError):
+    """The request's body is of another type than the route reads."""
+
+    code, status = "unsupported_media_type", 415
 
 
 class StateConflict(BonitoError):

@@ -24,6 +24,10 @@ BEGIN
 END $$;
 REVOKE ALL ON PROCEDURE protect FROM PUBLIC;
 
+-- Roles in their order, from the least.
+CREATE FUNCTION role_rank(role text) RETURNS integer LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$ SELECT array_position(ARRAY['viewer', 'member', 'admin', 'owner'], role) $$;
+
 CREATE TABLE organizations (
     id uuid PRIMARY KEY,
     name text NOT NULL CHECK (name <> '' AND length(name) <= 255),
@@ -82,6 +86,8 @@ CREATE TABLE personal_tokens (
     name text NOT NULL CHECK (name <> '' AND length(name) <= 255),
     token_hash bytea NOT NULL CHECK (length(token_hash) = 32),
     token_prefix text NOT NULL,
+    -- The most that the token may do; whoever presents it acts with the lesser of this and the member's role.
+    role text NOT NULL CHECK (role IN ('viewer', 'member', 'admin', 'owner')),
     expires_at timestamptz,
     revoked_at timestamptz,
     created_at timestamptz NOT NULL DEFAULT now(),
@@ -226,7 +232,8 @@ CREATE FUNCTION find_gateway_key(p_key_hash bytea)
 CREATE FUNCTION find_personal_token(p_token_hash bytea)
     RETURNS TABLE (org_id uuid, token_id uuid, user_id uuid, role text, expires_at timestamptz, revoked_at timestamptz)
     LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp
-    AS $$ SELECT t.org_id, t.id, t.user_id, m.role, t.expires_at, t.revoked_at
+    AS $$ SELECT t.org_id, t.id, t.user_id, CASE WHEN role_rank(t.role) < role_rank(m.role) THEN t.role ELSE m.role END,
+                 t.expires_at, t.revoked_at
             FROM personal_tokens t JOIN memberships m ON m.org_id = t.org_id AND m.user_id = t.user_id
            WHERE t.token_hash = p_token_hash $$;
 

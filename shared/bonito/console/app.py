@@ -1,0 +1,49 @@
+"""The ASGI application of /api."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import FastAPI
+
+import bonito
+from bonito.console import problems
+from bonito.console.edge import Edge
+from bonito.console.routers import health, organization
+from bonito.console.services import Services
+
+# Every router of /api, in the order in which paths are tried.
+ROUTERS = (health.router, organization.router)
+
+
+class Console(FastAPI):
+    """FastAPI, whose OpenAPI document also describes what every refusal answers."""
+
+    def openapi(self) -> dict[str, Any]:
+        """The OpenAPI document, made once."""
+        if self.openapi_schema is None:
+            schemas = super().openapi().setdefault("components", {}).setdefault("schemas", {})
+            problem = problems.Problem.model_json_schema(ref_template="#/components/schemas/{model}")
+            schemas.update(problem.pop("$defs"))
+            schemas["Problem"] = problem
+        assert self.openapi_schema is not None  # noqa: S101 - FastAPI keeps what it made
+        return self.openapi_schema
+
+
+def create_app(services: Services) -> FastAPI:
+    """Assemble the management API; the services stay the caller's to close."""
+    app = Console(
+        title="Bonito",
+        version=bonito.__version__,
+        summary="Knowledge bases, keys, members and everything else that a person manages.",
+        openapi_url="/api/openapi.json",
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    app.state.services = services
+    app.add_middleware(Edge, services=services)
+    problems.install(app)
+    for router in ROUTERS:
+        app.include_router(router)
+    return app
