@@ -22,6 +22,7 @@ CREATE TABLE knowledge_bases (
     error_message text,
     served_generation uuid,
     last_synced_at timestamptz,
+    next_sync_at timestamptz,  -- when sync_schedule is due next; null until the schedule's tick has worked it out
     deleted_at timestamptz,
     created_at timestamptz NOT NULL DEFAULT now(),
     updated_at timestamptz NOT NULL DEFAULT now(),
@@ -31,6 +32,18 @@ CREATE TABLE knowledge_bases (
 );
 CREATE UNIQUE INDEX knowledge_bases_name ON knowledge_bases (org_id, name) WHERE deleted_at IS NULL;
 CREATE INDEX knowledge_bases_source ON knowledge_bases (source_type, source_bucket) WHERE deleted_at IS NULL;
+CREATE INDEX knowledge_bases_schedule ON knowledge_bases (next_sync_at) WHERE sync_schedule IS NOT NULL AND deleted_at IS NULL;
+CREATE INDEX knowledge_bases_deleted ON knowledge_bases (deleted_at) WHERE deleted_at IS NOT NULL;
+
+-- Whoever changes a schedule need not know that the next time was worked out from the old one.
+CREATE FUNCTION forget_next_sync() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    NEW.next_sync_at := NULL;
+    RETURN NEW;
+END $$;
+CREATE TRIGGER forget_next_sync BEFORE UPDATE OF sync_schedule, sync_timezone ON knowledge_bases FOR EACH ROW
+    WHEN ((OLD.sync_schedule, OLD.sync_timezone) IS DISTINCT FROM (NEW.sync_schedule, NEW.sync_timezone))
+    EXECUTE FUNCTION forget_next_sync();
 CALL protect('knowledge_bases');
 GRANT SELECT, INSERT, UPDATE, DELETE ON knowledge_bases TO bonito_runtime;
 
@@ -54,6 +67,7 @@ CREATE TABLE kb_generations (
     lexeme_count bigint NOT NULL DEFAULT 0 CHECK (lexeme_count >= 0),
     chunks_written bigint NOT NULL DEFAULT 0,  -- ever, in and out: churn since an index was built is the difference
     indexed_at_written bigint,         -- chunks_written when its own HNSW index was built; null without one
+    paused_until timestamptz,          -- the embedding model asked all workers to wait until then
     created_at timestamptz NOT NULL DEFAULT now(),
     served_at timestamptz,
     retired_at timestamptz,
@@ -63,6 +77,7 @@ CREATE TABLE kb_generations (
 CREATE INDEX kb_generations_base ON kb_generations (org_id, knowledge_base_id);
 CREATE UNIQUE INDEX kb_generations_served ON kb_generations (org_id, knowledge_base_id) WHERE status = 'served';
 CREATE UNIQUE INDEX kb_generations_building ON kb_generations (org_id, knowledge_base_id) WHERE status = 'building';
+CREATE INDEX kb_generations_retired ON kb_generations (retired_at) WHERE status = 'retired';
 CALL protect('kb_generations');
 GRANT SELECT, INSERT, UPDATE, DELETE ON kb_generations TO bonito_runtime;
 
@@ -72,12 +87,18 @@ CREATE TABLE kb_syncs (
     knowledge_base_id uuid NOT NULL,
     status text NOT NULL DEFAULT 'listing' CHECK (status IN ('listing', 'processing', 'done', 'failed')),
     error_message text,
+    unchanged_count integer NOT NULL DEFAULT 0 CHECK (unchanged_count >= 0),  -- listed, and no work
+    retry_failed boolean NOT NULL DEFAULT false,
+    fence bigint NOT NULL DEFAULT 0,                   -- moved by every worker that takes the listing up
+    lease_until timestamptz,                           -- somebody lists until then; later, when the sweeper looks again
     started_at timestamptz NOT NULL DEFAULT now(),
     finished_at timestamptz,
     PRIMARY KEY (org_id, id),
     FOREIGN KEY (org_id, knowledge_base_id) REFERENCES knowledge_bases (org_id, id) ON DELETE CASCADE
 );
 CREATE INDEX kb_syncs_base ON kb_syncs (org_id, knowledge_base_id, started_at DESC);
+CREATE UNIQUE INDEX kb_syncs_running ON kb_syncs (org_id, knowledge_base_id) WHERE status IN ('listing', 'processing');
+CREATE INDEX kb_syncs_lease ON kb_syncs (lease_until) WHERE status IN ('listing', 'processing');
 CALL protect('kb_syncs');
 GRANT SELECT, INSERT, UPDATE, DELETE ON kb_syncs TO bonito_runtime;
 
@@ -85,7 +106,7 @@ CREATE TABLE kb_documents (
     org_id uuid NOT NULL,
     id uuid NOT NULL,
     knowledge_base_id uuid NOT NULL,
-    file_path text NOT NULL CHECK (file_path <> ''),   -- below the source's prefix
+    file_path text COLLATE "C" NOT NULL CHECK (file_path <> ''),  -- below the source's prefix; in the order that stores list in
     file_name text NOT NULL,
     file_type text,
     file_size bigint CHECK (file_size >= 0),
@@ -109,6 +130,7 @@ CREATE TABLE kb_documents (
 );
 CREATE UNIQUE INDEX kb_documents_path ON kb_documents (org_id, knowledge_base_id, file_path);
 CREATE INDEX kb_documents_sync ON kb_documents (org_id, sync_id) WHERE sync_id IS NOT NULL;
+CREATE INDEX kb_documents_unfinished ON kb_documents (org_id, sync_id) WHERE status IN ('pending', 'processing');
 CREATE INDEX kb_documents_lease ON kb_documents (lease_until) WHERE lease_until IS NOT NULL;
 CREATE INDEX kb_documents_tombstone ON kb_documents (deleted_at) WHERE deleted_at IS NOT NULL;
 CALL protect('kb_documents');
@@ -125,8 +147,13 @@ CREATE TABLE kb_revisions (
     chunk_count integer NOT NULL DEFAULT 0 CHECK (chunk_count >= 0),
     token_count bigint NOT NULL DEFAULT 0 CHECK (token_count >= 0),
     lexeme_count bigint NOT NULL DEFAULT 0 CHECK (lexeme_count >= 0),
+    -- What the document shows while this content of it is served.
+    file_type text,
+    file_size bigint CHECK (file_size >= 0),
+    page_count integer CHECK (page_count >= 0),
+    warnings jsonb NOT NULL DEFAULT '[]' CHECK (jsonb_typeof(warnings) = 'array'),
     created_at timestamptz NOT NULL DEFAULT now(),
-    ended_at timestamptz,                              -- when it was superseded or failed
+    ended_at timestamptz,                              -- when it was superseded or failed; null again once its rows are gone
     PRIMARY KEY (org_id, id),
     FOREIGN KEY (org_id, generation_id) REFERENCES kb_generations (org_id, id) ON DELETE CASCADE,
     FOREIGN KEY (org_id, document_id) REFERENCES kb_documents (org_id, id) ON DELETE CASCADE
@@ -134,9 +161,23 @@ CREATE TABLE kb_revisions (
 CREATE UNIQUE INDEX kb_revisions_served ON kb_revisions (org_id, document_id, generation_id) WHERE status = 'served';
 CREATE INDEX kb_revisions_generation ON kb_revisions (org_id, generation_id, status);
 CREATE INDEX kb_revisions_document ON kb_revisions (org_id, document_id);
-CREATE INDEX kb_revisions_ended ON kb_revisions (ended_at) WHERE status IN ('superseded', 'failed');
+CREATE INDEX kb_revisions_ended ON kb_revisions (ended_at) WHERE ended_at IS NOT NULL;
 CALL protect('kb_revisions');
 GRANT SELECT, INSERT, UPDATE, DELETE ON kb_revisions TO bonito_runtime;
+
+-- Chunks of a building revision that wait for their vectors, one row per message; gone when they are stored.
+CREATE TABLE kb_batches (
+    org_id uuid NOT NULL,
+    revision_id uuid NOT NULL,
+    first_index integer NOT NULL CHECK (first_index >= 0),
+    last_index integer NOT NULL CHECK (last_index >= first_index),
+    attempts integer NOT NULL DEFAULT 0,               -- calls of the model that failed, or whose worker was lost
+    lease_until timestamptz,                           -- in a model call until then: nobody pays for it twice
+    PRIMARY KEY (org_id, revision_id, first_index),
+    FOREIGN KEY (org_id, revision_id) REFERENCES kb_revisions (org_id, id) ON DELETE CASCADE
+);
+CALL protect('kb_batches');
+GRANT SELECT, INSERT, UPDATE, DELETE ON kb_batches TO bonito_runtime;
 
 CREATE TABLE kb_chunks (
     org_id uuid NOT NULL,
@@ -206,3 +247,62 @@ CREATE TABLE kb_terms (
 );
 CALL protect('kb_terms');
 GRANT SELECT, INSERT, UPDATE, DELETE ON kb_terms TO bonito_runtime;
+
+-- Lookups across organizations: ids and what is needed to act on them, no content. What follows happens in the tenant's transaction.
+CREATE POLICY lookup ON knowledge_bases FOR SELECT TO bonito_lookup USING (true);
+CREATE POLICY lookup ON kb_generations FOR SELECT TO bonito_lookup USING (true);
+CREATE POLICY lookup ON kb_syncs FOR SELECT TO bonito_lookup USING (true);
+CREATE POLICY lookup ON kb_documents FOR SELECT TO bonito_lookup USING (true);
+CREATE POLICY lookup ON kb_revisions FOR SELECT TO bonito_lookup USING (true);
+GRANT SELECT (org_id, id, source_type, source_bucket, source_prefix, sync_schedule, sync_timezone, next_sync_at, deleted_at)
+    ON knowledge_bases TO bonito_lookup;
+GRANT SELECT (org_id, id, status, retired_at) ON kb_generations TO bonito_lookup;
+GRANT SELECT (org_id, id, status, lease_until) ON kb_syncs TO bonito_lookup;
+GRANT SELECT (org_id, id, lease_until, deleted_at) ON kb_documents TO bonito_lookup;
+GRANT SELECT (org_id, id, ended_at) ON kb_revisions TO bonito_lookup;
+
+-- Whom a notification of a store concerns.
+CREATE FUNCTION find_knowledge_bases(p_provider text, p_bucket text)
+    RETURNS TABLE (org_id uuid, knowledge_base_id uuid, source_prefix text)
+    LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp
+    AS $$ SELECT b.org_id, b.id, b.source_prefix FROM knowledge_bases b
+           WHERE b.source_type = p_provider AND b.source_bucket = p_bucket AND b.deleted_at IS NULL $$;
+
+-- Sources that are compared with their documents every few minutes, and watched where that is possible.
+CREATE FUNCTION find_sources(p_provider text)
+    RETURNS TABLE (org_id uuid, knowledge_base_id uuid, source_bucket text)
+    LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp
+    AS $$ SELECT b.org_id, b.id, b.source_bucket FROM knowledge_bases b
+           WHERE b.source_type = p_provider AND b.deleted_at IS NULL $$;
+
+-- Schedules that are due, or whose next time is not known yet.
+CREATE FUNCTION find_due_schedules()
+    RETURNS TABLE (org_id uuid, knowledge_base_id uuid, sync_schedule text, sync_timezone text, next_sync_at timestamptz)
+    LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp
+    AS $$ SELECT b.org_id, b.id, b.sync_schedule, b.sync_timezone, b.next_sync_at FROM knowledge_bases b
+           WHERE b.sync_schedule IS NOT NULL AND b.deleted_at IS NULL AND (b.next_sync_at IS NULL OR b.next_sync_at <= now()) $$;
+
+-- The sweeper's next work: leases that ran out, and what is no longer served for longer than p_grace (tombstones: p_keep).
+CREATE FUNCTION find_sweeping(p_limit integer, p_grace interval, p_keep interval)
+    RETURNS TABLE (kind text, org_id uuid, id uuid)
+    LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp
+    AS $$
+        (SELECT 'document', d.org_id, d.id FROM kb_documents d WHERE d.lease_until < now() ORDER BY d.lease_until LIMIT p_limit)
+        UNION ALL
+        (SELECT 'sync', s.org_id, s.id FROM kb_syncs s
+          WHERE s.status IN ('listing', 'processing') AND s.lease_until < now() ORDER BY s.lease_until LIMIT p_limit)
+        UNION ALL
+        (SELECT 'revision', r.org_id, r.id FROM kb_revisions r WHERE r.ended_at < now() - p_grace ORDER BY r.ended_at LIMIT p_limit)
+        UNION ALL
+        (SELECT 'generation', g.org_id, g.id FROM kb_generations g
+          WHERE g.status = 'retired' AND g.retired_at < now() - p_grace ORDER BY g.retired_at LIMIT p_limit)
+        UNION ALL
+        (SELECT 'knowledge_base', b.org_id, b.id FROM knowledge_bases b WHERE b.deleted_at IS NOT NULL ORDER BY b.deleted_at LIMIT p_limit)
+        UNION ALL
+        (SELECT 'tombstone', d.org_id, d.id FROM kb_documents d WHERE d.deleted_at < now() - p_keep ORDER BY d.deleted_at LIMIT p_limit)
+    $$;
+
+CALL hand_over('find_knowledge_bases(text, text)', 'bonito_lookup');
+CALL hand_over('find_sources(text)', 'bonito_lookup');
+CALL hand_over('find_due_schedules()', 'bonito_lookup');
+CALL hand_over('find_sweeping(integer, interval, interval)', 'bonito_lookup');
