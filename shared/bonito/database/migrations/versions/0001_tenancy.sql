@@ -99,6 +99,43 @@ CREATE INDEX personal_tokens_user ON personal_tokens (org_id, user_id);
 CALL protect('personal_tokens');
 GRANT SELECT, INSERT, UPDATE (revoked_at, expires_at) ON personal_tokens TO bonito_runtime;
 
+-- Turns an invite into a membership and its first token, all or nothing; of two acceptances at once the row's lock lets one win. The
+-- organization and the email come from the caller and must be those of the row, which alone decides on the role.
+CREATE FUNCTION accept_invite(p_invite_hash bytea, p_org_id uuid, p_email text, p_name text, p_user_id uuid, p_token_id uuid,
+                              p_token_hash bytea, p_token_prefix text)
+    RETURNS TABLE (outcome text, user_id uuid, role text)
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
+#variable_conflict use_column
+DECLARE
+    invite invites;
+    person uuid;
+BEGIN
+    SELECT * INTO invite FROM invites i WHERE i.token_hash = p_invite_hash AND i.org_id = p_org_id FOR UPDATE;
+    IF NOT FOUND OR invite.email <> p_email THEN
+        RETURN QUERY SELECT 'unknown', NULL::uuid, NULL::text;
+        RETURN;
+    ELSIF invite.accepted_at IS NOT NULL THEN
+        RETURN QUERY SELECT 'used', NULL::uuid, NULL::text;
+        RETURN;
+    ELSIF invite.expires_at <= now() THEN
+        RETURN QUERY SELECT 'expired', NULL::uuid, NULL::text;
+        RETURN;
+    END IF;
+    INSERT INTO users (id, email, name) VALUES (p_user_id, invite.email, p_name) ON CONFLICT (email) DO NOTHING;
+    SELECT u.id INTO person FROM users u WHERE u.email = invite.email;
+    INSERT INTO memberships (org_id, user_id, role) VALUES (invite.org_id, person, invite.role) ON CONFLICT DO NOTHING;
+    IF NOT FOUND THEN
+        RETURN QUERY SELECT 'member', NULL::uuid, NULL::text;
+        RETURN;
+    END IF;
+    INSERT INTO personal_tokens (org_id, id, user_id, name, token_hash, token_prefix, role)
+    VALUES (invite.org_id, p_token_id, person, 'first token', p_token_hash, p_token_prefix, invite.role);
+    UPDATE invites SET accepted_at = now() WHERE org_id = invite.org_id AND id = invite.id;
+    RETURN QUERY SELECT 'accepted', person, invite.role;
+END $$;
+REVOKE ALL ON FUNCTION accept_invite FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION accept_invite TO bonito_runtime;
+
 CREATE TABLE gateway_keys (
     org_id uuid NOT NULL REFERENCES organizations (id) ON DELETE CASCADE,
     id uuid NOT NULL,
@@ -159,6 +196,7 @@ CREATE TABLE providers (
     secret_id uuid,
     connection_id uuid,
     models text[],  -- null is all that the provider lists
+    listed_models text[],  -- as the provider listed them when it was last asked; null as long as it never answered
     verified_at timestamptz,
     verification_error text,
     created_at timestamptz NOT NULL DEFAULT now(),
@@ -196,23 +234,32 @@ CREATE FUNCTION audit_hash(p_previous bytea, p_org_id uuid, p_sequence bigint, p
                         p_actor, p_action, p_target, p_details::text, p_request_id]) WITH ORDINALITY AS f (field, position)
 $$;
 
+-- The end of each chain, kept apart from its rows: a log whose last rows were cut off no longer reaches it.
+CREATE TABLE audit_heads (
+    org_id uuid PRIMARY KEY REFERENCES organizations (id),
+    sequence bigint NOT NULL CHECK (sequence >= 0),
+    hash bytea NOT NULL CHECK (length(hash) = 32)
+);
+CALL protect('audit_heads');
+GRANT SELECT ON audit_heads TO bonito_runtime;
+
 CREATE FUNCTION append_audit(p_org_id uuid, p_actor text, p_action text, p_target text, p_details jsonb, p_request_id text) RETURNS bigint
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
 DECLARE
-    last_row audit_log;
+    head audit_heads;
     entry audit_log;
 BEGIN
     IF p_org_id IS DISTINCT FROM current_org_id() THEN
         RAISE EXCEPTION 'the organization asked for is not the one that is set' USING ERRCODE = 'insufficient_privilege';
     END IF;
-    -- Appending is serial per organization, so that the chain cannot fork.
-    PERFORM pg_advisory_xact_lock(hashtextextended('audit_log:' || p_org_id, 0));
-    SELECT * INTO last_row FROM audit_log WHERE org_id = p_org_id ORDER BY sequence DESC LIMIT 1;
-    entry.sequence := coalesce(last_row.sequence, 0) + 1;
-    entry.at := clock_timestamp();
-    entry.previous_hash := coalesce(last_row.hash, sha256(convert_to(p_org_id::text, 'UTF8')));
-    INSERT INTO audit_log VALUES (p_org_id, entry.sequence, entry.at, p_actor, p_action, p_target, p_details, p_request_id, entry.previous_hash,
-        audit_hash(entry.previous_hash, p_org_id, entry.sequence, entry.at, p_actor, p_action, p_target, p_details, p_request_id));
+    -- Whoever appends holds the head, so that the chain cannot fork.
+    INSERT INTO audit_heads VALUES (p_org_id, 0, sha256(convert_to(p_org_id::text, 'UTF8'))) ON CONFLICT DO NOTHING;
+    SELECT * INTO head FROM audit_heads WHERE org_id = p_org_id FOR UPDATE;
+    entry := (p_org_id, head.sequence + 1, clock_timestamp(), p_actor, p_action, p_target, p_details, p_request_id, head.hash, head.hash);
+    entry.hash := audit_hash(entry.previous_hash, entry.org_id, entry.sequence, entry.at, entry.actor, entry.action, entry.target,
+                             entry.details, entry.request_id);
+    INSERT INTO audit_log SELECT entry.*;
+    UPDATE audit_heads SET sequence = entry.sequence, hash = entry.hash WHERE org_id = p_org_id;
     RETURN entry.sequence;
 END $$;
 REVOKE ALL ON FUNCTION append_audit FROM PUBLIC;
