@@ -1,0 +1,163 @@
+"""Sources: their shape per type of store, and which of them this deployment reads."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+from uuid import UUID
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+
+from bonito.clouds.base import StoreType
+from bonito.errors import InvalidRequest
+from bonito.knowledge.bases import Source
+from bonito.knowledge.metadata import without_control_characters
+from bonito.settings import Settings
+
+StoreName = Annotated[str, StringConstraints(min_length=1, max_length=255, pattern=r"^[A-Za-z0-9][A-Za-z0-9._$-]*$")]
+Prefix = Annotated[str, StringConstraints(max_length=1024), AfterValidator(without_control_characters)]
+Connection = Annotated[UUID | None, Field(description="The connection whose access reads the store.")]
+
+
+class SourceShape(BaseModel):
+    """What every shape has in common: unknown fields are refused, so that no credential is ever stored here."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class S3Source(SourceShape):
+    """A bucket of Amazon S3, or the part of it below a prefix."""
+
+    type: Literal["s3"]
+    bucket: StoreName
+    prefix: Prefix = ""
+    region: Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]{1,32}$")] | None = None
+    connection: Connection = None
+
+
+class AzureBlobSource(SourceShape):
+    """A container of Azure Blob Storage, or the part of it below a prefix."""
+
+    type: Literal["azure_blob"]
+    account: StoreName
+    container: StoreName
+    prefix: Prefix = ""
+    connection: Connection = None
+
+
+class GcsSource(SourceShape):
+    """A bucket of Google Cloud Storage, or the part of it below a prefix."""
+
+    type: Literal["gcs"]
+    bucket: StoreName
+    prefix: Prefix = ""
+    connection: Connection = None
+
+
+class LocalSource(SourceShape):
+    """A folder of the machine that Bonito runs on, below one of the roots that its operator allowed."""
+
+    type: Literal["local"]
+    path: Annotated[
+        str, StringConstraints(min_length=1, max_length=4096), AfterValidator(without_control_characters)
+    ] = Field(description="An absolute path.")
+
+
+class UploadSource(SourceShape):
+    """Files that are uploaded through this API."""
+
+    type: Literal["upload"]
+
+
+SourceConfig = Annotated[
+    S3Source | AzureBlobSource | GcsSource | LocalSource | UploadSource, Field(discriminator="type")
+]
+
+
+@dataclass(frozen=True)
+class SourcePolicy:
+    """Which sources this deployment reads.
+
+    Attributes:
+        readable: types of store; every other one is refused, not stored and then never read.
+        local_roots: folders, resolved, below which `local` sources may lie.
+        private: Bonito's own folders, resolved, which no source may contain or lie in.
+    """
+
+    readable: frozenset[StoreType]
+    local_roots: tuple[Path, ...] = ()
+    private: tuple[Path, ...] = ()
+
+    @classmethod
+    def of(cls, settings: Settings, *, watched: Sequence[Path] = ()) -> SourcePolicy:
+        """The policy of a deployment; `watched` are folders that its operator named besides BONITO_LOCAL_ROOTS.
+
+        In a cloud there is no folder to read (T9), and no disk that uploads could stay on.
+        """
+        if settings.cloud != "local":
+            return cls(readable=frozenset())
+        named = [Path(root) for root in settings.local_roots.split(os.pathsep) if root]
+        return cls(
+            readable=frozenset({"local", "upload"}),
+            local_roots=tuple(root.resolve() for root in (*named, *watched)),
+            private=(settings.data_dir.resolve(),),
+        )
+
+    def admit(self, config: SourceConfig, *, knowledge_base_id: UUID) -> Source:
+        """The source as it is stored and matched.
+
+        Args:
+            config: what the caller asks for.
+            knowledge_base_id: of the base; uploads lie in a store of their own under this name.
+
+        Raises:
+            InvalidRequest: this deployment does not read such a source, or the folder is not one it may read.
+        """
+        if config.type not in self.readable:
+            known = " and ".join(sorted(self.readable)) or "none yet"
+            raise InvalidRequest(
+                f"This deployment does not read sources of the type {config.type}; it reads: {known}.",
+                param="source.type",
+            )
+        if isinstance(config, LocalSource):
+            folder = self.folder(config.path)
+            return Source(type="local", config={"type": "local", "path": str(folder)}, bucket=str(folder))
+        if isinstance(config, UploadSource):
+            return Source(type="upload", config={"type": "upload"}, bucket=str(knowledge_base_id))
+        raise AssertionError(f"{config.type} is called readable and has no store")
+
+    def folder(self, path: str) -> Path:
+        """The folder of a `local` source, symbolic links followed; InvalidRequest unless it may be read.
+
+        Whether a folder outside of the roots exists is not told.
+        """
+        asked = Path(path)
+        if not asked.is_absolute():
+            raise InvalidRequest("The path of a local source is absolute.", param="source.path")
+        try:
+            folder = asked.resolve()
+        except (OSError, RuntimeError):  # a loop of symbolic links, a component that is too long
+            raise self._outside() from None
+        root = next((root for root in self.local_roots if folder.is_relative_to(root)), None)
+        if root is None:
+            raise self._outside()
+        for private in self.private:
+            lies_in = folder.is_relative_to(private) and not root.is_relative_to(private)
+            if lies_in or private.is_relative_to(folder):
+                raise InvalidRequest("Bonito keeps its own data in or below this folder.", param="source.path")
+        if not folder.is_dir():
+            raise InvalidRequest("There is no folder at this path.", param="source.path")
+        return folder
+
+    def _outside(self) -> InvalidRequest:
+        if not self.local_roots:
+            return InvalidRequest(
+                "This deployment allows no local source; its operator names folders in BONITO_LOCAL_ROOTS.",
+                param="source.path",
+            )
+        return InvalidRequest(
+            "The folder is not below one of this deployment's BONITO_LOCAL_ROOTS.", param="source.path"
+        )
