@@ -9,11 +9,19 @@ from fastapi import FastAPI
 import bonito
 from bonito.console import problems
 from bonito.console.edge import Edge
-from bonito.console.routers import health, organization
+from bonito.console.routers import audit, health, invites, keys, members, organization, tokens
 from bonito.console.services import Services
 
 # Every router of /api, in the order in which paths are tried.
-ROUTERS = (health.router, organization.router)
+ROUTERS = (
+    health.router,
+    organization.router,
+    members.router,
+    invites.router,
+    tokens.router,
+    keys.router,
+    audit.router,
+)
 
 
 class Console(FastAPI):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Generic, TypeVar
 from uuid import UUID
@@ -20,14 +19,17 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 Limit = Annotated[int, Query(ge=1, le=200, description="Items on a page at most.")]
 DEFAULT_LIMIT = 50
 
-# 24 bytes in base64: a zero byte, 7 of microseconds since 1970 (until the year 4253) and 16 of the id. Whatever fits
-# the pattern is a place, so there is nothing to forge: a cursor only says where to go on.
-TIME_CURSOR_PATTERN = "^A[A-P][A-Za-z0-9_-]{30}$"
-TimeCursor = Annotated[
-    str | None, Query(pattern=TIME_CURSOR_PATTERN, description="`next_cursor` of the page before; absent: the first.")
-]
-NumberCursor = Annotated[
-    str | None, Query(pattern="^[1-9][0-9]{0,17}$", description="`next_cursor` of the page before; absent: the first.")
+CURSOR = "`next_cursor` of the page before; absent: the first page."
+
+# Whatever fits a cursor's pattern is a place in the list, so there is nothing to forge: it only says where to go on.
+# By creation time: 24 bytes in base64, a zero byte, 7 of microseconds since 1970 (until the year 4253), 16 of the id.
+TimeCursor = Annotated[str | None, Query(pattern="^A[A-P][A-Za-z0-9_-]{30}$", description=CURSOR)]
+# By a number that grows with every row.
+NumberCursor = Annotated[str | None, Query(pattern="^[1-9][0-9]{0,17}$", description=CURSOR)]
+# By a unique text: its UTF-8 in base64.
+TextCursor = Annotated[
+    str | None,
+    Query(pattern="^([A-Za-z0-9_-]{4})*([A-Za-z0-9_-]{2,3})?$", max_length=6000, description=CURSOR),
 ]
 
 
@@ -38,26 +40,29 @@ class Page(BaseModel, Generic[Item]):
     next_cursor: str | None = Field(description="Give it as `cursor` to read on; null: this was the last page.")
 
 
-@dataclass(frozen=True)
-class Place:
-    """Where a row stands in a list by creation time; the id decides among rows of one time."""
-
-    created_at: datetime
-    id: UUID
-
-
-def place_of(cursor: str | None) -> Place | None:
-    """The place that a cursor names, after which to read on."""
+def place_of(cursor: str | None) -> tuple[datetime, UUID] | None:
+    """The place that a cursor names, after which to read on: a creation time, and the id among rows of one time."""
     if cursor is None:
         return None
     raw = base64.urlsafe_b64decode(cursor)
-    return Place(EPOCH + timedelta(microseconds=int.from_bytes(raw[:8], "big")), UUID(bytes=raw[8:]))
+    return EPOCH + timedelta(microseconds=int.from_bytes(raw[:8], "big")), UUID(bytes=raw[8:])
 
 
 def cursor_of(created_at: datetime, row_id: UUID) -> str:
     """The cursor that names a row's place."""
     microseconds = (created_at - EPOCH) // timedelta(microseconds=1)
     return base64.urlsafe_b64encode(microseconds.to_bytes(8, "big") + row_id.bytes).decode()
+
+
+def text_of(cursor: str | None) -> str:
+    """The text that a cursor names; the empty one, before all others, for none."""
+    raw = base64.urlsafe_b64decode((cursor or "") + "=" * (-len(cursor or "") % 4))
+    return raw.decode(errors="replace").replace("\0", "\ufffd")
+
+
+def text_cursor_of(text: str) -> str:
+    """The cursor that names a text."""
+    return base64.urlsafe_b64encode(text.encode()).rstrip(b"=").decode()
 
 
 def page_of(

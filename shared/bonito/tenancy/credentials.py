@@ -6,7 +6,10 @@ import base64
 import hashlib
 import re
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Literal
+
+from bonito.errors import InvalidRequest
 
 Kind = Literal["bn-", "bp-"]
 
@@ -40,3 +43,9 @@ def hash_of(text: str) -> bytes:
 def is_well_formed(kind: Kind, text: str) -> bool:
     """Whether the text can be such a credential at all; everything else is refused without a look-up."""
     return text.startswith(kind) and WELL_FORMED.fullmatch(text) is not None
+
+
+def check_expiry(expires_at: datetime | None) -> None:
+    """Refuse an end that has passed; InvalidRequest."""
+    if expires_at is not None and expires_at <= datetime.now(UTC):
+        raise InvalidRequest("expires_at must lie in the future.", param="expires_at")
