@@ -3,7 +3,35 @@
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
+
+MIB = 2**20
+
+
+@dataclass(frozen=True)
+class ParseLimits:
+    """What one document may cost; above any of it, it ends as DocumentTooLarge.
+
+    Attributes:
+        max_bytes: size of the file.
+        max_pages: pages of a PDF.
+        max_seconds: wall-clock time, and as much CPU time.
+        max_memory_bytes: address space on top of what the parser process holds before it starts.
+        max_decompressed_bytes: of all entries of an archive (DOCX) together.
+        max_text_characters: of the text that comes out; Python characters, at most 4 bytes each in UTF-8.
+    """
+
+    max_bytes: int = 50 * MIB
+    max_pages: int = 5_000
+    max_seconds: float = 120.0
+    max_memory_bytes: int = 1024 * MIB
+    max_decompressed_bytes: int = 500 * MIB
+    max_text_characters: int = 50_000_000
+
+
+DEFAULT_LIMITS = ParseLimits()
 
 
 @dataclass(frozen=True)
@@ -47,6 +75,7 @@ class ParsedDocument:
         warnings: sentences for a person: pages without text, bytes replaced.
         encoding: the text encoding that was found; None for types that carry none.
         replaced_characters: how many could not be decoded and stand as U+FFFD.
+        encoding_confidence: 0 to 1; 1 where the file says its encoding or is valid UTF-8, less where it was guessed.
     """
 
     text: str
@@ -59,6 +88,7 @@ class ParsedDocument:
     warnings: tuple[str, ...] = field(default=())
     encoding: str | None = None
     replaced_characters: int = 0
+    encoding_confidence: float | None = None
 
     def page_at(self, offset: int) -> int | None:
         """The page on which the character at `offset` lies; None where the type has no pages."""
@@ -69,3 +99,7 @@ class ParsedDocument:
         """The headings above the character at `offset`, outermost first."""
         position = bisect_right(self.sections, offset, key=lambda section: section.offset) - 1
         return self.sections[position].path if position >= 0 else ()
+
+
+Parser = Callable[[Path, ParseLimits], ParsedDocument]
+"""Reads one file of one type; raises DocumentError with a sentence for a person, and nothing else."""
