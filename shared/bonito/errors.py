@@ -55,7 +55,7 @@ class InvalidSettings(BonitoError):
 class SchemaMismatch(BonitoError):
     """The database's schema is older than the code, or too new for it."""
 
-    code = "schema_mismatch"
+    code, status = "schema_mismatch", 503
 
 
 class UnsafeDatabaseRole(BonitoError):

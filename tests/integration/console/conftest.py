@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 import uuid
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -10,7 +9,6 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 import httpx
-import psycopg
 import pytest
 
 from bonito.console.app import create_app
@@ -19,10 +17,10 @@ from bonito.database.pool import Pool
 from bonito.errors import ModelNotFound
 from bonito.providers.base import EmbeddingModel
 from bonito.settings import Settings
-from bonito.tenancy import credentials
 from bonito.tenancy.permissions import Role
 from bonito.tenancy.secrets import SecretBox
 from tests.integration.conftest import Database
+from tests.integration.people import make_member
 
 
 class ListQueue:
@@ -79,29 +77,14 @@ async def anonymous(services: Services) -> AsyncIterator[httpx.AsyncClient]:
 
 @pytest.fixture
 async def owner(services: Services, database: Database, org_id: uuid.UUID) -> AsyncIterator[Person]:
-    user_id, token = make_member(database, org_id, Role.OWNER)
-    async with client_of(services, token) as client:
-        yield Person(org_id, user_id, token, client)
+    member = make_member(database, org_id, Role.OWNER)
+    async with client_of(services, member.token) as client:
+        yield Person(org_id, member.user_id, member.token, client)
 
 
 @pytest.fixture
 async def stranger(services: Services, database: Database, other_org_id: uuid.UUID) -> AsyncIterator[Person]:
     """The owner of another organization."""
-    user_id, token = make_member(database, other_org_id, Role.OWNER)
-    async with client_of(services, token) as client:
-        yield Person(other_org_id, user_id, token, client)
-
-
-def make_member(database: Database, org_id: uuid.UUID, role: Role) -> tuple[uuid.UUID, str]:
-    """Insert a user, a membership and a token as the owner of the tables."""
-    user_id, token_id = uuid.uuid4(), uuid.uuid4()
-    token = credentials.mint("bp-", secrets.token_bytes(32))
-    with psycopg.connect(database.superuser_url) as conn:
-        conn.execute("INSERT INTO users (id, email) VALUES (%s, %s)", [user_id, f"{user_id}@example.com"])
-        conn.execute("INSERT INTO memberships (org_id, user_id, role) VALUES (%s, %s, %s)", [org_id, user_id, role])
-        conn.execute(
-            "INSERT INTO personal_tokens (org_id, id, user_id, name, token_hash, token_prefix, role)"
-            " VALUES (%s, %s, %s, 'test', %s, %s, %s)",
-            [org_id, token_id, user_id, token.hash, token.prefix, role],
-        )
-    return user_id, token.text
+    member = make_member(database, other_org_id, Role.OWNER)
+    async with client_of(services, member.token) as client:
+        yield Person(other_org_id, member.user_id, member.token, client)

@@ -8,7 +8,6 @@ from fastapi import APIRouter
 from pydantic import BaseModel
 
 from bonito.console.permissions import OpenCall, open_to_all
-from bonito.console.problems import responses
 from bonito.console.routing import ApiRoute
 from bonito.database.migrate import check_schema
 from bonito.database.pool import lookup
@@ -28,7 +27,7 @@ async def healthz(call: Annotated[OpenCall, open_to_all()]) -> Health:
     return Health()
 
 
-@router.get("/readyz", operation_id="readyz", responses=responses(503))
+@router.get("/readyz", operation_id="readyz")
 async def readyz(call: Annotated[OpenCall, open_to_all()]) -> Health:
     """The database answers and has this code's schema."""
     async with lookup(call.services.pool) as conn:
