@@ -80,10 +80,10 @@ ADD_CHUNK = """
 """
 ADD_INDEX = """
     INSERT INTO kb_index (org_id, chunk_id, knowledge_base_id, generation_id, revision_id, document_id, dimensions,
-                          embedding, tsv, lexical, metadata)
-    VALUES (%(org_id)s, %(chunk_id)s, %(base_id)s, %(generation_id)s, %(revision_id)s, %(document_id)s,
-            %(dimensions)s, %(embedding)s::vector, to_tsvector('english', %(content)s),
-            '{1:1}/1000000000'::sparsevec, %(metadata)s)
+                          embedding, terms, lexical, lexeme_count, metadata)
+    SELECT %(org_id)s, %(chunk_id)s, %(base_id)s, %(generation_id)s, %(revision_id)s, %(document_id)s,
+           %(dimensions)s, %(embedding)s::vector, l.terms, l.lexical, l.lexeme_count, %(metadata)s
+      FROM lexical_row(%(generation_id)s, to_tsvector('english', %(content)s), 100) l
 """
 COUNT = """
     UPDATE kb_generations g SET (document_count, chunk_count, token_count) = (

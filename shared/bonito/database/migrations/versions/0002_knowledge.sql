@@ -147,6 +147,7 @@ CREATE TABLE kb_revisions (
     chunk_count integer NOT NULL DEFAULT 0 CHECK (chunk_count >= 0),
     token_count bigint NOT NULL DEFAULT 0 CHECK (token_count >= 0),
     lexeme_count bigint NOT NULL DEFAULT 0 CHECK (lexeme_count >= 0),
+    language text NOT NULL DEFAULT 'simple',           -- the text search configuration that its rows are written with
     -- What the document shows while this content of it is served.
     file_type text,
     file_size bigint CHECK (file_size >= 0),
@@ -199,7 +200,9 @@ CREATE UNIQUE INDEX kb_chunks_position ON kb_chunks (org_id, revision_id, chunk_
 CALL protect('kb_chunks');
 GRANT SELECT, INSERT, UPDATE, DELETE ON kb_chunks TO bonito_runtime;
 
--- Narrow on purpose: search reads this, and content only for the few rows that win.
+-- Narrow on purpose: search reads this, and content only for the few rows that win. terms, lexical and lexeme_count come
+-- from lexical_row (0003): `INSERT … SELECT …, l.terms, l.lexical, l.lexeme_count FROM …, lexical_row(generation_id,
+-- to_tsvector(…), average_length) l`.
 CREATE TABLE kb_index (
     org_id uuid NOT NULL,
     chunk_id uuid NOT NULL,
@@ -209,8 +212,9 @@ CREATE TABLE kb_index (
     document_id uuid NOT NULL,
     dimensions integer NOT NULL,
     embedding vector NOT NULL,
-    tsv tsvector NOT NULL,
-    lexical sparsevec NOT NULL,
+    terms integer[] NOT NULL,                          -- the generation's scope (negative), and each posting list that the chunk stands in
+    lexical sparsevec NOT NULL,                        -- BM25's weight of each term
+    lexeme_count integer NOT NULL CHECK (lexeme_count >= 0),
     metadata jsonb NOT NULL DEFAULT '{}',
     PRIMARY KEY (org_id, chunk_id),
     CHECK (vector_dims(embedding) = dimensions)
@@ -218,7 +222,7 @@ CREATE TABLE kb_index (
 CREATE INDEX kb_index_revision ON kb_index (org_id, revision_id);
 CREATE INDEX kb_index_generation ON kb_index (org_id, generation_id);
 CREATE INDEX kb_index_document ON kb_index (org_id, document_id);
-CREATE INDEX kb_index_tsv ON kb_index USING gin (tsv);
+CREATE INDEX kb_index_terms ON kb_index USING gin (terms);
 CALL protect('kb_index');
 GRANT SELECT, INSERT, UPDATE, DELETE ON kb_index TO bonito_runtime;
 
@@ -236,11 +240,11 @@ BEGIN
     END LOOP;
 END $$;
 
--- How many served chunks of a generation hold a term; the IDF side of BM25.
+-- How many served chunks of a generation stand in a posting list (a positive value of kb_index.terms); the IDF side of BM25.
 CREATE TABLE kb_terms (
     org_id uuid NOT NULL,
     generation_id uuid NOT NULL,
-    term text NOT NULL,
+    term integer NOT NULL,
     document_frequency integer NOT NULL CHECK (document_frequency >= 0),
     PRIMARY KEY (org_id, generation_id, term),
     FOREIGN KEY (org_id, generation_id) REFERENCES kb_generations (org_id, id) ON DELETE CASCADE
