@@ -1,0 +1,212 @@
+"""Batches of chunks that wait for their vectors: taken, embedded by the caller, stored.
+
+A batch is in one worker's model call at a time, by a lease that the worker renews; so a message that comes twice does
+not pay twice. Storing is idempotent all the same.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import LiteralString
+from uuid import UUID
+
+from psycopg.rows import class_row
+
+from bonito.database.pool import Connection
+from bonito.knowledge import claims
+
+TAKE: LiteralString = """
+    UPDATE kb_batches
+       SET lease_until = now() + %(lease)s,
+           attempts = attempts + CASE WHEN lease_until < now() THEN 1 ELSE 0 END
+     WHERE org_id = %(org_id)s AND revision_id = %(revision_id)s AND first_index = %(first_index)s
+       AND (lease_until IS NULL OR lease_until < now())
+    RETURNING last_index, attempts
+"""
+
+WAIT: LiteralString = """
+    SELECT extract(epoch FROM lease_until - clock_timestamp()) FROM kb_batches
+     WHERE org_id = %(org_id)s AND revision_id = %(revision_id)s AND first_index = %(first_index)s
+"""
+
+RENEW: LiteralString = """
+    UPDATE kb_batches SET lease_until = now() + %(lease)s
+     WHERE org_id = %(org_id)s AND revision_id = %(revision_id)s AND first_index = %(first_index)s
+"""
+
+# The document before the batch, as everybody locks them.
+SHOW_TROUBLE: LiteralString = """
+    UPDATE kb_documents d SET error_message = %(message)s, lease_until = now() + %(lease)s
+      FROM kb_revisions r
+     WHERE r.org_id = %(org_id)s AND r.id = %(revision_id)s AND d.org_id = r.org_id AND d.id = r.document_id
+       AND r.status = 'building' AND d.status = 'processing'
+"""
+
+PUT_BACK: LiteralString = """
+    UPDATE kb_batches SET lease_until = NULL, attempts = attempts + 1
+     WHERE org_id = %(org_id)s AND revision_id = %(revision_id)s AND first_index = %(first_index)s
+    RETURNING attempts
+"""
+
+PAUSE: LiteralString = """
+    UPDATE kb_generations SET paused_until = greatest(paused_until, now() + %(pause)s)
+     WHERE org_id = %(org_id)s AND id = %(generation_id)s
+"""
+
+BUILD: LiteralString = """
+    SELECT r.id AS revision_id, r.document_id, r.knowledge_base_id, r.generation_id,
+           coalesce(greatest(0, extract(epoch FROM g.paused_until - now())), 0)::float AS paused_s
+      FROM kb_revisions r JOIN kb_generations g ON g.org_id = r.org_id AND g.id = r.generation_id
+     WHERE r.org_id = %(org_id)s AND r.id = %(revision_id)s AND r.status = 'building' AND g.status <> 'retired'
+"""
+
+TEXTS: LiteralString = """
+    SELECT c.id, c.content FROM kb_chunks c
+     WHERE c.org_id = %(org_id)s AND c.revision_id = %(revision_id)s
+       AND c.chunk_index BETWEEN %(first_index)s AND %(last_index)s
+       AND NOT EXISTS (SELECT FROM kb_index i WHERE i.org_id = c.org_id AND i.chunk_id = c.id)
+     ORDER BY c.chunk_index
+"""
+
+# While this is held nobody ends the revision, so no row is written for the sweeper to miss.
+LOCK_BUILDING: LiteralString = """
+    SELECT FROM kb_revisions WHERE org_id = %(org_id)s AND id = %(revision_id)s AND status = 'building' FOR SHARE
+"""
+
+ADD_VECTORS: LiteralString = """
+    WITH worded AS MATERIALIZED (
+        SELECT c.id, v.embedding, to_tsvector(r.language::regconfig, c.content) AS tsv, r.generation_id,
+               c.knowledge_base_id, r.id AS revision_id, r.document_id, g.average_length, d.metadata
+          FROM unnest(%(ids)s::uuid[], %(vectors)s::vector[]) AS v (id, embedding)
+          JOIN kb_chunks c ON c.org_id = %(org_id)s AND c.id = v.id
+          JOIN kb_revisions r ON r.org_id = c.org_id AND r.id = c.revision_id
+          JOIN kb_generations g ON g.org_id = r.org_id AND g.id = r.generation_id
+          JOIN kb_documents d ON d.org_id = r.org_id AND d.id = r.document_id)
+    INSERT INTO kb_index (org_id, chunk_id, knowledge_base_id, generation_id, revision_id, document_id, dimensions,
+                          embedding, terms, lexical, lexeme_count, metadata)
+    SELECT %(org_id)s, w.id, w.knowledge_base_id, w.generation_id, w.revision_id, w.document_id,
+           vector_dims(w.embedding), w.embedding, l.terms, l.lexical, l.lexeme_count, w.metadata
+      FROM worded w, lexical_row(w.generation_id, w.tsv, w.average_length) l
+    ON CONFLICT DO NOTHING
+"""
+
+DONE: LiteralString = """
+    DELETE FROM kb_batches
+     WHERE org_id = %(org_id)s AND revision_id = %(revision_id)s AND first_index = %(first_index)s
+"""
+
+
+@dataclass(frozen=True)
+class Build:
+    """The revision that a batch belongs to, still building.
+
+    Attributes:
+        paused_s: seconds until the embedding model wants to be called again; 0 for now.
+    """
+
+    revision_id: UUID
+    document_id: UUID
+    knowledge_base_id: UUID
+    generation_id: UUID
+    paused_s: float
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A batch in our hands: chunks first_index … last_index of a revision; `attempts` failed before this one."""
+
+    revision_id: UUID
+    first_index: int
+    last_index: int
+    attempts: int
+
+
+async def find_build(conn: Connection, *, org_id: UUID, revision_id: UUID) -> Build | None:
+    """What the revision is built with; None where it no longer is building."""
+    async with conn.cursor(row_factory=class_row(Build)) as cursor:
+        await cursor.execute(BUILD, {"org_id": org_id, "revision_id": revision_id})
+        return await cursor.fetchone()
+
+
+async def take(
+    conn: Connection, *, org_id: UUID, revision_id: UUID, first_index: int, lease: timedelta
+) -> Batch | float | None:
+    """Take a batch into work.
+
+    Returns:
+        The batch; or the seconds until its present holder's lease ends; or None when it is stored already.
+    """
+    row = {"org_id": org_id, "revision_id": revision_id, "first_index": first_index, "lease": lease}
+    taken = await (await conn.execute(TAKE, row)).fetchone()
+    if taken is not None:
+        return Batch(revision_id, first_index, taken[0], taken[1])
+    waiting = await (await conn.execute(WAIT, row)).fetchone()
+    return None if waiting is None else max(0.0, float(waiting[0] or 0))
+
+
+async def renew(conn: Connection, *, org_id: UUID, batch: Batch, lease: timedelta) -> bool:
+    """Hold the batch for longer; False when it is stored."""
+    row = {"org_id": org_id, "revision_id": batch.revision_id, "first_index": batch.first_index, "lease": lease}
+    return (await conn.execute(RENEW, row)).rowcount == 1
+
+
+async def put_back(conn: Connection, *, org_id: UUID, batch: Batch, message: str, lease: timedelta) -> int:
+    """Let go of a batch whose call failed and will be repeated; how many of its calls failed by now.
+
+    Args:
+        conn: in the tenant's transaction.
+        org_id: the organization.
+        batch: in our hands.
+        message: shown on the document until the next outcome.
+        lease: how long the document may now wait for its vectors.
+    """
+    row = {
+        "org_id": org_id,
+        "revision_id": batch.revision_id,
+        "first_index": batch.first_index,
+        "message": claims.storable(message),
+        "lease": lease,
+    }
+    await conn.execute(SHOW_TROUBLE, row)
+    found = await (await conn.execute(PUT_BACK, row)).fetchone()
+    return 0 if found is None else int(found[0])
+
+
+async def pause(conn: Connection, *, org_id: UUID, generation_id: UUID, pause: timedelta) -> None:
+    """Have all workers leave the generation's embedding model alone for as long as it asked for (I15)."""
+    await conn.execute(PAUSE, {"org_id": org_id, "generation_id": generation_id, "pause": pause})
+
+
+async def texts(conn: Connection, *, org_id: UUID, batch: Batch) -> list[tuple[UUID, str]]:
+    """The batch's chunks that have no vector yet: id and content, in order."""
+    row = {
+        "org_id": org_id,
+        "revision_id": batch.revision_id,
+        "first_index": batch.first_index,
+        "last_index": batch.last_index,
+    }
+    return await (await conn.execute(TEXTS, row)).fetchall()
+
+
+async def store(
+    conn: Connection, *, org_id: UUID, batch: Batch, chunk_ids: Sequence[UUID], vectors: Sequence[array[float]]
+) -> bool:
+    """Write the vectors with their keyword rows; False when the revision is no longer being built."""
+    from pgvector import Vector
+
+    row = {
+        "org_id": org_id,
+        "revision_id": batch.revision_id,
+        "first_index": batch.first_index,
+        "ids": list(chunk_ids),
+        "vectors": [Vector(vector.tolist()) for vector in vectors],
+    }
+    if await (await conn.execute(LOCK_BUILDING, row)).fetchone() is None:
+        return False
+    if chunk_ids:
+        await conn.execute(ADD_VECTORS, row)
+    await conn.execute(DONE, row)
+    return True

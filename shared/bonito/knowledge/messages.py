@@ -1,0 +1,145 @@
+"""What the queues carry between the steps of ingestion: ids and a path, never content."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar, Self
+from uuid import UUID
+
+from bonito.errors import InvalidRequest
+
+# Queues that know priorities serve the higher one first. What somebody dropped or uploaded comes before what a sync
+# found, and the first batches of every document before the tenth of any.
+EVENT_PRIORITY = 20
+BULK_PRIORITY = 10
+LATEST_BATCH = 9
+
+
+@dataclass(frozen=True)
+class IngestMessage:
+    """Look at this path of this knowledge base; what its store answers decides what happens."""
+
+    queue: ClassVar[str] = "ingest"
+
+    org_id: UUID
+    knowledge_base_id: UUID
+    path: str
+    is_bulk: bool = False
+
+    def to_json(self) -> dict[str, object]:
+        """As a queue carries it."""
+        return {
+            "org_id": str(self.org_id),
+            "knowledge_base_id": str(self.knowledge_base_id),
+            "path": self.path,
+            "is_bulk": self.is_bulk,
+            "priority": BULK_PRIORITY if self.is_bulk else EVENT_PRIORITY,
+        }
+
+    @classmethod
+    def from_json(cls, message: Mapping[str, object]) -> Self:
+        """Read it back; InvalidRequest where it is no such message."""
+        return cls(
+            org_id=_id(message, "org_id"),
+            knowledge_base_id=_id(message, "knowledge_base_id"),
+            path=_text(message, "path"),
+            is_bulk=message.get("is_bulk") is True,
+        )
+
+
+@dataclass(frozen=True)
+class EmbedMessage:
+    """Embed the batch of this revision's chunks that begins at `first_index`.
+
+    Attributes:
+        org_id: the organization.
+        revision_id: whose chunks.
+        first_index: names the batch.
+        number: the batch's place among those of its revision, from 0; it only orders the work.
+        is_bulk: the document was found by a sync.
+    """
+
+    queue: ClassVar[str] = "embed"
+
+    org_id: UUID
+    revision_id: UUID
+    first_index: int
+    number: int = 0
+    is_bulk: bool = False
+
+    def to_json(self) -> dict[str, object]:
+        """As a queue carries it."""
+        priority = BULK_PRIORITY if self.is_bulk else EVENT_PRIORITY
+        return {
+            "org_id": str(self.org_id),
+            "revision_id": str(self.revision_id),
+            "first_index": self.first_index,
+            "number": self.number,
+            "is_bulk": self.is_bulk,
+            "priority": priority - min(self.number, LATEST_BATCH),
+        }
+
+    @classmethod
+    def from_json(cls, message: Mapping[str, object]) -> Self:
+        """Read it back; InvalidRequest where it is no such message."""
+        return cls(
+            org_id=_id(message, "org_id"),
+            revision_id=_id(message, "revision_id"),
+            first_index=_index(message, "first_index"),
+            number=_index(message, "number"),
+            is_bulk=message.get("is_bulk") is True,
+        )
+
+
+@dataclass(frozen=True)
+class SyncMessage:
+    """Compare a source with the documents of its knowledge base."""
+
+    queue: ClassVar[str] = "sync"
+
+    org_id: UUID
+    knowledge_base_id: UUID
+    retry_failed: bool = False
+
+    def to_json(self) -> dict[str, object]:
+        """As a queue carries it."""
+        return {
+            "org_id": str(self.org_id),
+            "knowledge_base_id": str(self.knowledge_base_id),
+            "retry_failed": self.retry_failed,
+            "priority": EVENT_PRIORITY,
+        }
+
+    @classmethod
+    def from_json(cls, message: Mapping[str, object]) -> Self:
+        """Read it back; InvalidRequest where it is no such message."""
+        return cls(
+            org_id=_id(message, "org_id"),
+            knowledge_base_id=_id(message, "knowledge_base_id"),
+            retry_failed=message.get("retry_failed") is True,
+        )
+
+
+Message = IngestMessage | EmbedMessage | SyncMessage
+
+
+def _id(message: Mapping[str, object], name: str) -> UUID:
+    try:
+        return UUID(_text(message, name))
+    except ValueError:
+        raise InvalidRequest(f"The message's {name} is no UUID.", param=name) from None
+
+
+def _text(message: Mapping[str, object], name: str) -> str:
+    value = message.get(name)
+    if not isinstance(value, str) or not value:
+        raise InvalidRequest(f"The message has no {name}.", param=name)
+    return value
+
+
+def _index(message: Mapping[str, object], name: str) -> int:
+    value = message.get(name)
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise InvalidRequest(f"The message's {name} is no number from 0 on.", param=name)
+    return value
