@@ -147,7 +147,7 @@ def parse_url(text: str) -> Target:
     if not text.isascii() or re.search(r"[\x00-\x20\x7f\\]", text):
         raise AddressNotAllowed("The address holds spaces, backslashes, control or non-ASCII characters.")
     try:
-        url = URL(text)
+        url = URL(text, encoded=True)  # a path keeps its escapes: signatures are made over them
         host, port = url.raw_host, url.port
     except ValueError as error:
         raise AddressNotAllowed("The address is not a URL.") from error
