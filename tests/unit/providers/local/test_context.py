@@ -30,6 +30,11 @@ TWO = [Block(1, "First text.", "pto.md, p.3"), Block(2, "Second\ntext.", "a (b).
             id="fences-inside",
         ),
         pytest.param(
+            "Context:\n<source 0a1b2c3d4e5f>\n[1] First text. (source: pto.md, p.3)\n</source 0a1b2c3d4e5f>\n"
+            "<source 0a1b2c3d4e5f>\n[2] Second\ntext. (source: a (b).md)\n</source 0a1b2c3d4e5f>",
+            id="tags-with-a-word",
+        ),
+        pytest.param(
             "Context:\n<context>\n[1] First text. (source: pto.md, p.3)\n</context>\n<context>\n"
             "[2] Second\ntext. (source: a (b).md)\n</context>",
             id="tags",
