@@ -9,7 +9,17 @@ from fastapi import FastAPI
 import bonito
 from bonito.console import problems
 from bonito.console.edge import Edge
-from bonito.console.routers import audit, health, invites, keys, members, organization, tokens
+from bonito.console.routers import (
+    audit,
+    documents,
+    health,
+    invites,
+    keys,
+    knowledge_bases,
+    members,
+    organization,
+    tokens,
+)
 from bonito.console.services import Services
 
 # Every router of /api, in the order in which paths are tried.
@@ -21,6 +31,8 @@ ROUTERS = (
     tokens.router,
     keys.router,
     audit.router,
+    knowledge_bases.router,
+    documents.router,
 )
 
 

@@ -16,8 +16,19 @@ def _is_rfc3339(value: object) -> object:
     return value
 
 
+def _is_json_number(value: object) -> object:
+    if isinstance(value, bool | str | bytes):
+        raise ValueError("a number is expected")
+    return value
+
+
+# Numbers as JSON has them: 5 and 5.0 are the same, `true` and "5" are none.
+Whole = Annotated[int, BeforeValidator(_is_json_number)]
+Number = Annotated[float, BeforeValidator(_is_json_number), Field(allow_inf_nan=False)]
+
+
 class Body(BaseModel):
-    """The base of every request's body; its numbers are strict, or `true` and "1" would pass as 1."""
+    """The base of every request's body; its numbers are `Whole` and `Number`, its switches `StrictBool`."""
 
     model_config = ConfigDict(extra="forbid")
 

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
+from fastapi.routing import iter_route_contexts
 from psycopg import OperationalError
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
@@ -152,11 +153,21 @@ async def _on_http_exception(request: Request, error: Exception) -> JSONResponse
         told: BonitoError = NotFound("There is nothing at this path.")
     elif error.status_code == MethodNotAllowed.status:
         told = MethodNotAllowed(f"{request.method} is not among the methods of this path.")
+        return render(request.state.request_id, told, headers={"Allow": ", ".join(_methods_at(request))})
     elif error.status_code < 500:
         told = InvalidRequest("The body could not be read.")
     else:
         told = as_bonito_error(error)
     return render(request.state.request_id, told, headers=error.headers)
+
+
+def _methods_at(request: Request) -> list[str]:
+    """All methods of the path; a route by itself knows only its own."""
+    methods = set()
+    for route in iter_route_contexts(request.app.routes):
+        if route.path_regex.match(request.url.path):
+            methods |= route.methods or set()
+    return sorted(methods)
 
 
 def _field_problem(detail: Mapping[str, Any]) -> FieldProblem:

@@ -15,7 +15,7 @@ from uuid import UUID
 from psycopg.rows import dict_row
 
 from bonito.database.pool import Connection, Pool, lookup
-from bonito.errors import BonitoError, InvalidRequest, NotFound, PermissionDenied, StateConflict
+from bonito.errors import BonitoError, NotFound, PermissionDenied, StateConflict
 from bonito.tenancy.credentials import Credential
 from bonito.tenancy.permissions import Role
 
@@ -69,7 +69,7 @@ def read(token: str, keys: Sequence[bytes]) -> Claim:
     """Check a token's signature under any of the keys and return what it says.
 
     Raises:
-        InvalidRequest: not a token, changed, or signed by another deployment.
+        NotFound: not a token, changed, or signed by another deployment.
     """
     encoded = token.removeprefix(PREFIX)
     try:
@@ -79,7 +79,7 @@ def read(token: str, keys: Sequence[bytes]) -> Claim:
     payload, signature = raw[:_IDS_AND_EXPIRY], raw[_IDS_AND_EXPIRY:]
     is_signed = any(hmac.compare_digest(signature, _signature(payload, key)) for key in keys)
     if not token.startswith(PREFIX) or len(raw) != _TOKEN_BYTES or not is_signed:
-        raise InvalidRequest("This is not an invite of this deployment.", param="token")
+        raise NotFound("This is not an invite of this deployment.", param="token")
     expires_at = datetime.fromtimestamp(int.from_bytes(payload[32:], "big"), UTC)
     return Claim(UUID(bytes=payload[:16]), UUID(bytes=payload[16:32]), expires_at)
 
@@ -219,8 +219,7 @@ async def accept(
         credential: a new `bp-` credential.
 
     Raises:
-        InvalidRequest: the token is none of this deployment.
-        NotFound: the invite was withdrawn, or is for another email.
+        NotFound: the token is none of this deployment, the invite was withdrawn, or it is for another email.
         StateConflict: used, expired, or the person is a member already.
     """
     claim = read(token, signing_keys)

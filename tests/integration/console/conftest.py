@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import timedelta
 
 import httpx
 import pytest
@@ -14,30 +13,10 @@ import pytest
 from bonito.console.app import create_app
 from bonito.console.services import Services
 from bonito.database.pool import Pool
-from bonito.errors import ModelNotFound
-from bonito.providers.base import EmbeddingModel
-from bonito.settings import Settings
 from bonito.tenancy.permissions import Role
-from bonito.tenancy.secrets import SecretBox
 from tests.integration.conftest import Database
+from tests.integration.console.services import make_services
 from tests.integration.people import make_member
-
-
-class ListQueue:
-    """A queue that remembers what was sent."""
-
-    def __init__(self) -> None:
-        self.sent: list[tuple[str, Mapping[str, object]]] = []
-
-    async def send(self, queue: str, message: Mapping[str, object], *, delay: timedelta = timedelta()) -> None:
-        self.sent.append((queue, message))
-
-
-class NoModels:
-    """An organization without any provider."""
-
-    async def embedding_model(self, org_id: uuid.UUID, name: str) -> EmbeddingModel:
-        raise ModelNotFound(f"There is no model {name}.")
 
 
 @dataclass(frozen=True)
@@ -52,13 +31,7 @@ class Person:
 
 @pytest.fixture
 def services(pool: Pool) -> Services:
-    return Services(
-        settings=Settings(),
-        pool=pool,
-        secret_box=SecretBox([bytes(32)]),
-        queue=ListQueue(),
-        models=NoModels(),
-    )
+    return make_services(pool)
 
 
 @asynccontextmanager

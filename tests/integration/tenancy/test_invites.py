@@ -11,7 +11,7 @@ import psycopg
 import pytest
 
 from bonito.database.pool import Pool, tenant
-from bonito.errors import InvalidRequest, NotFound, PermissionDenied, StateConflict
+from bonito.errors import NotFound, PermissionDenied, StateConflict
 from bonito.tenancy import credentials, invites, tokens
 from bonito.tenancy.invites import Claim, Invite, Joined
 from bonito.tenancy.permissions import Role
@@ -190,7 +190,7 @@ async def test_a_token_of_another_deployment_is_refused(pool: Pool, org_id: UUID
     email = new_email()
     made, _ = await invite(pool, org_id, email)
 
-    with pytest.raises(InvalidRequest):
+    with pytest.raises(NotFound):
         await accept(pool, invites.sign(Claim(org_id, made.id, made.expires_at), b"o" * 32), email)
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bonito.errors import InvalidRequest
+from bonito.errors import NotFound
 from bonito.tenancy import invites
 from bonito.tenancy.invites import Claim
 
@@ -30,7 +30,7 @@ def test_what_was_signed_reads_back(claim: Claim) -> None:
 
 
 def test_another_deployments_invite_is_refused() -> None:
-    with pytest.raises(InvalidRequest, match="not an invite of this deployment"):
+    with pytest.raises(NotFound, match="not an invite of this deployment"):
         invites.read(invites.sign(CLAIM, OTHER_KEY), [KEY])
 
 
@@ -41,14 +41,14 @@ def test_a_changed_token_is_refused(position: int, letter: str) -> None:
     changed = token[:at] + letter + token[at + 1 :]
 
     if changed != token:
-        with pytest.raises(InvalidRequest):
+        with pytest.raises(NotFound):
             invites.read(changed, [KEY])
 
 
 @given(st.text(max_size=200))
 def test_any_text_is_no_invite(text: str) -> None:
     for token in (text, invites.PREFIX + text):
-        with pytest.raises(InvalidRequest):
+        with pytest.raises(NotFound):
             invites.read(token, [KEY])
 
 
@@ -56,5 +56,5 @@ def test_an_organization_cannot_be_put_into_a_signed_token() -> None:
     mine = invites.sign(CLAIM, KEY)
     other = invites.sign(Claim(UUID(int=9), CLAIM.invite_id, CLAIM.expires_at), OTHER_KEY)
 
-    with pytest.raises(InvalidRequest):
+    with pytest.raises(NotFound):
         invites.read(other[:60] + mine[60:], [KEY])

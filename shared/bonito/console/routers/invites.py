@@ -9,7 +9,7 @@ from uuid import UUID, uuid4
 
 from pydantic import BaseModel, Field, StringConstraints
 
-from bonito.console.fields import Body, Email
+from bonito.console.fields import Body, Email, Whole
 from bonito.console.pagination import DEFAULT_LIMIT, Limit, Page, TimeCursor, cursor_of, page_of, place_of
 from bonito.console.permissions import Call, OpenCall, open_to_all, requires
 from bonito.console.problems import responses
@@ -25,7 +25,7 @@ class NewInvite(Body):
 
     email: Email
     role: Role = Role.MEMBER
-    expires_in_hours: int = Field(default=24 * 7, ge=1, le=24 * 30, strict=True)
+    expires_in_hours: Whole = Field(default=24 * 7, ge=1, le=24 * 30)
 
 
 class Invite(BaseModel):

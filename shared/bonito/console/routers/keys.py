@@ -9,7 +9,7 @@ from uuid import UUID, uuid4
 
 from pydantic import BaseModel, Field
 
-from bonito.console.fields import Body, Moment, Name
+from bonito.console.fields import Body, Moment, Name, Whole
 from bonito.console.pagination import DEFAULT_LIMIT, Limit, Page, TimeCursor, cursor_of, page_of, place_of
 from bonito.console.permissions import Call, requires
 from bonito.console.problems import responses
@@ -34,8 +34,8 @@ class NewKey(Body):
 class Rotation(Body):
     """How a key is replaced."""
 
-    overlap_hours: int = Field(
-        default=24, ge=0, le=24 * 30, strict=True, description="How long the old key works beside its successor."
+    overlap_hours: Whole = Field(
+        default=24, ge=0, le=24 * 30, description="How long the old key works beside its successor."
     )
 
 

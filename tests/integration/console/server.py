@@ -1,0 +1,43 @@
+"""The console on a loopback port, in a thread with an event loop of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import uvicorn
+
+from bonito.console.app import create_app
+from bonito.database.pool import open_pool
+from tests.integration.conftest import Database
+from tests.integration.console.services import make_services
+
+
+@contextmanager
+def serving(database: Database) -> Iterator[str]:
+    """Serve until the block ends; the address is yielded."""
+    listener = socket.socket()
+    listener.bind(("127.0.0.1", 0))
+    stop: list[uvicorn.Server] = []
+
+    async def serve() -> None:
+        pool = await open_pool(database.runtime_url)
+        try:
+            app = create_app(make_services(pool))
+            server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="off", access_log=False))
+            stop.append(server)
+            await server.serve(sockets=[listener])
+        finally:
+            await pool.close()
+
+    thread = threading.Thread(target=asyncio.run, args=[serve()])
+    thread.start()
+    try:
+        yield "http://{}:{}".format(*listener.getsockname())
+    finally:
+        for server in stop:
+            server.should_exit = True
+        thread.join()

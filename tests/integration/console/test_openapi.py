@@ -1,0 +1,91 @@
+"""The OpenAPI document is the truth: what it allows is accepted, what it forbids is refused, nothing else comes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import cast
+from uuid import UUID
+
+import pytest
+
+from bonito.console.app import create_app
+from bonito.console.services import Services
+from bonito.tenancy.permissions import Role
+from tests.integration.conftest import Database
+from tests.integration.console.server import serving
+from tests.integration.people import make_member
+
+# 400 is for requests that fit the document and make no sense: an expiry in the past. 422 is for those that do not fit.
+CONFIGURATION = """
+[checks]
+positive_data_acceptance.expected-statuses = ["2xx", "400", "401", "403", "404", "409", "503"]
+"""
+
+# Run by itself: it finds the token that it is called with, and ends it.
+LAST = "revoke_token"
+DOCUMENT = create_app(cast("Services", None)).openapi()
+TAGS = sorted({tag for path in DOCUMENT["paths"].values() for operation in path.values() for tag in operation["tags"]})
+
+
+def run(database: Database, org_id: UUID, directory: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    member = make_member(database, org_id, Role.OWNER)
+    (directory / "schemathesis.toml").write_text(CONFIGURATION)
+    with serving(database) as url:
+        return subprocess.run(
+            [
+                *(sys.executable, "-m", "schemathesis.cli", "run", f"{url}/api/openapi.json"),
+                *("--header", f"Authorization: Bearer {member.token}"),
+                *("--checks", "all", "--continue-on-failure", "--no-color", "--seed", "1"),
+                *options,
+            ],
+            cwd=directory,
+            capture_output=True,
+            text=True,
+        )
+
+
+def check(finished: subprocess.CompletedProcess[str]) -> None:
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    assert "only returned 401/403" not in finished.stdout, finished.stdout
+    assert "Authentication failed" not in finished.stdout, finished.stdout
+
+
+@pytest.mark.parametrize("tag", TAGS)
+def test_schemathesis_finds_nothing(database: Database, org_id: UUID, tmp_path: Path, tag: str) -> None:
+    options = ("--phases", "examples,coverage,fuzzing", "--max-examples", "5")
+
+    check(run(database, org_id, tmp_path, *options, "--include-tag", tag, "--exclude-operation-id", LAST))
+
+
+def test_schemathesis_finds_nothing_where_it_ends_its_own_token(
+    database: Database, org_id: UUID, tmp_path: Path
+) -> None:
+    finished = run(database, org_id, tmp_path, "--max-examples", "5", "--include-operation-id", LAST)
+
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+
+
+@pytest.mark.exhaustive
+def test_schemathesis_finds_nothing_in_many_examples(database: Database, org_id: UUID, tmp_path: Path) -> None:
+    options = ("--phases", "fuzzing,stateful", "--max-examples", "100")
+
+    check(run(database, org_id, tmp_path, *options, "--exclude-operation-id", LAST))
+
+
+def test_every_operation_is_described() -> None:
+    operations = [
+        (path, method, operation)
+        for path, methods in DOCUMENT["paths"].items()
+        for method, operation in methods.items()
+    ]
+    names = [operation["operationId"] for _, _, operation in operations]
+
+    assert len(names) == len(set(names))
+    for path, method, operation in operations:
+        assert operation.get("description"), f"{method} {path} says nothing"
+        assert {"500", "503"} <= set(operation["responses"]), f"{method} {path}"
+        for status, response in operation["responses"].items():
+            if not status.startswith("2"):
+                assert list(response["content"]) == ["application/problem+json"], f"{method} {path} {status}"
