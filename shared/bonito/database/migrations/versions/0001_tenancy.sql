@@ -193,6 +193,7 @@ CREATE TABLE providers (
     type text NOT NULL CHECK (type IN ('openai', 'azure_openai', 'bedrock', 'vertex', 'anthropic', 'openai_compatible', 'litellm', 'local')),
     base_url text,
     region text,
+    vendor text CHECK (vendor IS NULL OR type = 'litellm'),  -- LiteLLM's name of it
     secret_id uuid,
     connection_id uuid,
     models text[],  -- null is all that the provider lists
