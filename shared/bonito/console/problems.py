@@ -149,6 +149,8 @@ async def _on_invalid(request: Request, error: Exception) -> JSONResponse:
 async def _on_http_exception(request: Request, error: Exception) -> JSONResponse:
     """What the framework itself refuses: unknown paths, other methods, unreadable forms."""
     assert isinstance(error, HTTPException)  # noqa: S101 - registered for it
+    if isinstance(error, BonitoError):  # one that had to pass through the framework's readers
+        return await _on_error(request, error)
     if error.status_code == NotFound.status:
         told: BonitoError = NotFound("There is nothing at this path.")
     elif error.status_code == MethodNotAllowed.status:

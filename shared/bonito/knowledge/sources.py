@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -92,8 +91,8 @@ class SourcePolicy:
     private: tuple[Path, ...] = ()
 
     @classmethod
-    def of(cls, settings: Settings, *, watched: Sequence[Path] = ()) -> SourcePolicy:
-        """The policy of a deployment; `watched` are folders that its operator named besides BONITO_LOCAL_ROOTS.
+    def of(cls, settings: Settings) -> SourcePolicy:
+        """The policy of a deployment.
 
         In a cloud there is no folder to read (T9), and no disk that uploads could stay on.
         """
@@ -102,7 +101,7 @@ class SourcePolicy:
         named = [Path(root) for root in settings.local_roots.split(os.pathsep) if root]
         return cls(
             readable=frozenset({"local", "upload"}),
-            local_roots=tuple(root.resolve() for root in (*named, *watched)),
+            local_roots=tuple(root.resolve() for root in named),
             private=(settings.data_dir.resolve(),),
         )
 
@@ -148,7 +147,7 @@ class SourcePolicy:
             lies_in = folder.is_relative_to(private) and not root.is_relative_to(private)
             if lies_in or private.is_relative_to(folder):
                 raise InvalidRequest("Bonito keeps its own data in or below this folder.", param="source.path")
-        if not folder.is_dir():
+        if not os.path.isdir(folder):
             raise InvalidRequest("There is no folder at this path.", param="source.path")
         return folder
 

@@ -1,0 +1,228 @@
+"""Uploaded files: staged whole and hashed, then kept, announced as documents and sent to ingestion."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import shutil
+import tempfile
+import time
+from collections.abc import AsyncIterable, AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Literal, LiteralString
+from uuid import UUID, uuid4
+
+from bonito.clouds.base import MessageQueue
+from bonito.clouds.copying import MIB, copy_capped
+from bonito.clouds.local import UploadStore, clean_key
+from bonito.database.pool import Pool, tenant
+from bonito.errors import DocumentTooLarge, InvalidRequest, PayloadTooLarge, StateConflict
+from bonito.knowledge import claims, documents, revisions
+from bonito.knowledge.bases import KnowledgeBase
+from bonito.knowledge.documents import Document
+from bonito.knowledge.messages import IngestMessage
+from bonito.settings import Settings
+
+Outcome = Literal["created", "replaced", "unchanged"]
+
+# A claim for the moment of a deletion; it ends in the same transaction.
+DELETION_LEASE = timedelta(minutes=1)
+
+# Beside the organizations' folders. What a lost process left there goes after a day: no upload takes as long.
+STAGING = ".staging"
+LEFTOVER_S = 24 * 3600
+
+# Paths that would make a document of a folder that has others, or a folder of a document.
+CONFLICTS: LiteralString = """
+    SELECT p.path FROM unnest(%(paths)s::text[]) AS p (path)
+     WHERE EXISTS (
+           SELECT FROM kb_documents d
+            WHERE d.org_id = %(org_id)s AND d.knowledge_base_id = %(knowledge_base_id)s AND d.deleted_at IS NULL
+              AND (starts_with(d.file_path, p.path || '/') OR starts_with(p.path, d.file_path || '/')))
+     LIMIT 1
+"""
+
+
+@dataclass(frozen=True)
+class Staged:
+    """A received file that is not kept yet; `path` is its cleaned name, below which it will lie."""
+
+    path: str
+    file: Path
+    size: int
+    file_hash: bytes
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What became of an upload: `unchanged` where a document of this content was there already."""
+
+    document: Document
+    outcome: Outcome
+
+
+class Uploads:
+    """Takes files for knowledge bases of the source `upload`."""
+
+    def __init__(self, pool: Pool, queue: MessageQueue, *, root: Path) -> None:
+        """Put the parts together; `root` holds the files of all organizations (`root_of`)."""
+        self._pool, self._queue, self._root = pool, queue, root
+
+    @asynccontextmanager
+    async def staging(self) -> AsyncIterator[Path]:
+        """A folder for one request's files; gone with all that is in it when the request is done."""
+        folder = await asyncio.to_thread(_make_folder, self._root / STAGING)
+        try:
+            yield folder
+        finally:
+            await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+
+    async def keep(
+        self, org_id: UUID, base: KnowledgeBase, staged: Sequence[Staged], metadata: Mapping[str, Any] | None
+    ) -> list[Kept]:
+        """Make documents of staged files, in their order.
+
+        Args:
+            org_id: the organization.
+            base: of the source `upload`.
+            staged: files; none of them twice.
+            metadata: for each of the documents; None leaves what known ones have.
+
+        Raises:
+            StateConflict: another source; or one of the paths is a folder of other documents, then nothing is kept.
+        """
+        check_source(base)
+        await self._check_paths(org_id, base, [file.path for file in staged])
+        return [await self._keep(org_id, base, file, metadata) for file in staged]
+
+    async def delete(self, org_id: UUID, base: KnowledgeBase, document: Document) -> None:
+        """Remove a document and its file; nothing of it is served from then on.
+
+        The claim takes the document out of the hands of whoever reads it just now. Should the same name be uploaded at
+        this moment, the message has it looked at again.
+
+        Raises:
+            StateConflict: the base has another source, and a sync would bring the document back.
+        """
+        check_source(base)
+        await store_of(self._root, org_id=org_id, knowledge_base_id=base.id).delete(document.file_path)
+        ids = {"org_id": org_id, "knowledge_base_id": base.id}
+        async with tenant(self._pool, org_id) as conn:
+            await claims.lock_base(conn, **ids)
+            claimed = await claims.claim(conn, **ids, path=document.file_path, lease=DELETION_LEASE)
+            await revisions.withdraw(conn, org_id=org_id, document_id=claimed.id)
+        await self._send(org_id, base, document.file_path)
+
+    async def _check_paths(self, org_id: UUID, base: KnowledgeBase, paths: Sequence[str]) -> None:
+        row = {"org_id": org_id, "knowledge_base_id": base.id, "paths": list(paths)}
+        async with tenant(self._pool, org_id) as conn:
+            found = await (await conn.execute(CONFLICTS, row)).fetchone()
+        inner = next((path for path in paths for other in paths if path.startswith(f"{other}/")), None)
+        if found is not None or inner is not None:
+            conflicting = inner if found is None else found[0]
+            raise StateConflict(f"{conflicting} would be a document and a folder of documents at once.", param="files")
+
+    async def _keep(
+        self, org_id: UUID, base: KnowledgeBase, staged: Staged, metadata: Mapping[str, Any] | None
+    ) -> Kept:
+        ids = {"org_id": org_id, "knowledge_base_id": base.id}
+        async with tenant(self._pool, org_id) as conn:
+            same = await documents.find_by_hash(conn, **ids, file_hash=staged.file_hash, path=staged.path)
+            if same is not None and same.file_path == staged.path and metadata is not None:
+                same = await documents.set_metadata(conn, **ids, document_id=same.id, metadata=metadata)
+        if same is not None:
+            return Kept(same, "unchanged")
+        await store_of(self._root, org_id=org_id, knowledge_base_id=base.id).put(
+            staged.path, _pieces(staged.file), max_bytes=staged.size
+        )
+        new_id = uuid4()
+        async with tenant(self._pool, org_id) as conn:
+            document = await documents.announce(
+                conn,
+                **ids,
+                document_id=new_id,
+                path=staged.path,
+                size=staged.size,
+                file_hash=staged.file_hash,
+                metadata=metadata,
+            )
+        await self._send(org_id, base, staged.path)
+        return Kept(document, "created" if document.id == new_id else "replaced")
+
+    async def _send(self, org_id: UUID, base: KnowledgeBase, path: str) -> None:
+        message = IngestMessage(org_id=org_id, knowledge_base_id=base.id, path=path)
+        await self._queue.send(message.queue, message.to_json())
+
+
+def root_of(settings: Settings) -> Path:
+    """Where uploads lie in this deployment."""
+    return settings.data_dir / "uploads"
+
+
+def store_of(root: Path, *, org_id: UUID, knowledge_base_id: UUID) -> UploadStore:
+    """The store of one knowledge base's uploads, below its organization's folder."""
+    return UploadStore(root / str(org_id) / str(knowledge_base_id))
+
+
+async def stage(name: str, content: AsyncIterable[bytes], *, folder: Path, max_bytes: int) -> Staged:
+    """Receive a file into a folder of the caller's, hashing it on the way.
+
+    Args:
+        name: as the caller gave it; it is cleaned (`clouds.local.clean_key`).
+        content: its bytes, in pieces of any size.
+        folder: for as long as the file is staged.
+        max_bytes: as many are allowed.
+
+    Raises:
+        InvalidRequest: the name cannot be a document's.
+        PayloadTooLarge: more than `max_bytes` came.
+    """
+    try:
+        path = clean_key(name)
+    except InvalidRequest as error:
+        raise InvalidRequest(f"{name[:200]!r}: {error.message}", param="files") from error
+    digest = hashlib.sha256()
+
+    async def hashed() -> AsyncIterator[bytes]:
+        async for piece in content:
+            digest.update(piece)
+            yield piece
+
+    file = folder / uuid4().hex
+    try:
+        size = await copy_capped(hashed(), file, max_bytes=max_bytes)
+    except DocumentTooLarge as error:
+        limit = f"{max_bytes / MIB:,.0f} MiB" if max_bytes >= MIB else f"{max_bytes} bytes"
+        raise PayloadTooLarge(f"{path} has more than {limit}, the most that a document may have.") from error
+    return Staged(path=path, file=file, size=size, file_hash=digest.digest())
+
+
+def check_source(base: KnowledgeBase) -> None:
+    """Refuse what only uploaded documents can take; StateConflict says who decides instead."""
+    if base.source_type != "upload":
+        raise StateConflict(
+            f"The documents of {base.name} are those of its source ({base.source_type}): put and remove files there, "
+            "and the knowledge base follows."
+        )
+
+
+async def _pieces(file: Path) -> AsyncIterator[bytes]:
+    opened = await asyncio.to_thread(file.open, "rb")
+    try:
+        while piece := await asyncio.to_thread(opened.read, MIB):
+            yield piece
+    finally:
+        await asyncio.to_thread(opened.close)
+
+
+def _make_folder(parent: Path) -> Path:
+    parent.mkdir(parents=True, exist_ok=True)
+    oldest = time.time() - LEFTOVER_S
+    for entry in parent.iterdir():
+        with suppress(FileNotFoundError):
+            if entry.stat().st_mtime < oldest:
+                shutil.rmtree(entry, ignore_errors=True)
+    return Path(tempfile.mkdtemp(dir=parent))
