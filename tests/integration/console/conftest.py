@@ -6,6 +6,7 @@ import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import httpx
 import pytest
@@ -30,8 +31,8 @@ class Person:
 
 
 @pytest.fixture
-def services(pool: Pool) -> Services:
-    return make_services(pool)
+def services(pool: Pool, tmp_path: Path) -> Services:
+    return make_services(pool, tmp_path / "data")
 
 
 @asynccontextmanager

@@ -7,6 +7,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import uvicorn
 
@@ -17,7 +18,7 @@ from tests.integration.console.services import make_services
 
 
 @contextmanager
-def serving(database: Database) -> Iterator[str]:
+def serving(database: Database, data_dir: Path) -> Iterator[str]:
     """Serve until the block ends; the address is yielded."""
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
@@ -26,7 +27,7 @@ def serving(database: Database) -> Iterator[str]:
     async def serve() -> None:
         pool = await open_pool(database.runtime_url)
         try:
-            app = create_app(make_services(pool))
+            app = create_app(make_services(pool, data_dir))
             server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="off", access_log=False))
             stop.append(server)
             await server.serve(sockets=[listener])

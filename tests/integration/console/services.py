@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import timedelta
-from uuid import UUID
+from pathlib import Path
 
 from bonito.console.services import Services
 from bonito.database.pool import Pool
-from bonito.errors import ModelNotFound
-from bonito.providers.base import EmbeddingModel
 from bonito.settings import Settings
 from bonito.tenancy.secrets import SecretBox
+from tests.integration.knowledge.served import HashModels
 
 
 class ListQueue:
@@ -24,14 +23,12 @@ class ListQueue:
         self.sent.append((queue, message))
 
 
-class NoModels:
-    """An organization without any provider."""
-
-    async def embedding_model(self, org_id: UUID, name: str) -> EmbeddingModel:
-        raise ModelNotFound(f"There is no model {name}.")
-
-
-def make_services(pool: Pool) -> Services:
+def make_services(pool: Pool, data_dir: Path | None = None) -> Services:
+    """Without a data directory nothing may be uploaded."""
     return Services(
-        settings=Settings(), pool=pool, secret_box=SecretBox([bytes(32)]), queue=ListQueue(), models=NoModels()
+        settings=Settings(data_dir=data_dir or Path("/nowhere")),
+        pool=pool,
+        secret_box=SecretBox([bytes(32)]),
+        queue=ListQueue(),
+        models=HashModels(),
     )

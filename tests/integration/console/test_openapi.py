@@ -32,7 +32,7 @@ TAGS = sorted({tag for path in DOCUMENT["paths"].values() for operation in path.
 def run(database: Database, org_id: UUID, directory: Path, *options: str) -> subprocess.CompletedProcess[str]:
     member = make_member(database, org_id, Role.OWNER)
     (directory / "schemathesis.toml").write_text(CONFIGURATION)
-    with serving(database) as url:
+    with serving(database, directory / "data") as url:
         return subprocess.run(
             [
                 *(sys.executable, "-m", "schemathesis.cli", "run", f"{url}/api/openapi.json"),

@@ -1,0 +1,77 @@
+"""Makes what a path parameter names, one factory per name, so that every route can be called for something real.
+
+A route with a parameter that has no factory here fails `test_tenants.py`: whoever adds such a route adds a factory, and
+a body to `BODIES` where the route needs one. Factories run in the order of the path's parameters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+from uuid import uuid4
+
+import httpx
+
+from bonito.tenancy.permissions import Role
+from tests.integration.conftest import Database
+from tests.integration.people import Member, make_member
+
+
+class World:
+    """An organization, its owner's client, and what was made in it."""
+
+    def __init__(self, database: Database, owner: Member, client: httpx.AsyncClient) -> None:
+        self.database, self.owner, self.client = database, owner, client
+        self.knowledge_base_id = ""  # the newest, which further parameters of a path are about
+
+    async def made(self, path: str, **body: Any) -> dict[str, Any]:
+        """What the API answers to a POST."""
+        answer = await self.client.post(path, json=body)
+        assert answer.status_code == 201, answer.text
+        return dict(answer.json())
+
+
+async def key_id(world: World) -> str:
+    return str((await world.made("/api/keys", name=f"key {uuid4()}"))["id"])
+
+
+async def token_id(world: World) -> str:
+    return str((await world.made("/api/tokens", name="token"))["id"])
+
+
+async def invite_id(world: World) -> str:
+    return str((await world.made("/api/invites", email=f"{uuid4()}@example.com"))["id"])
+
+
+async def user_id(world: World) -> str:
+    return str(make_member(world.database, world.owner.org_id, Role.VIEWER).user_id)
+
+
+async def name_or_id(world: World) -> str:
+    made = await world.made("/api/knowledge-bases", name=f"kb-{uuid4()}", source={"type": "upload"})
+    world.knowledge_base_id = str(made["id"])
+    return world.knowledge_base_id
+
+
+async def document_id(world: World) -> str:
+    path = f"/api/knowledge-bases/{world.knowledge_base_id}/documents"
+    answer = await world.client.post(path, files={"files": ("leave.md", b"# Leave\n\nThirty days.")})
+    assert answer.status_code == 202, answer.text
+    return str(answer.json()["items"][0]["id"])
+
+
+FACTORIES: Mapping[str, Callable[[World], Awaitable[str]]] = {
+    "key_id": key_id,
+    "token_id": token_id,
+    "invite_id": invite_id,
+    "user_id": user_id,
+    "name_or_id": name_or_id,
+    "document_id": document_id,
+}
+
+# What is sent to a route, by its name: the arguments of httpx; without an entry an empty JSON object.
+BODIES: Mapping[str, Mapping[str, Any]] = {
+    "set_member_role": {"json": {"role": "member"}},
+    "change_document": {"json": {"metadata": {"category": "policy"}}},
+    "upload_documents": {"files": {"files": ("sick.md", b"# Sick leave")}},
+}
