@@ -95,9 +95,12 @@ class StrictRequest(Request):
                 text = body.decode()
             except UnicodeDecodeError as error:
                 raise json.JSONDecodeError("not UTF-8", "", error.start) from None
-            if r"\u0000" in text and "\x00" in str(json.loads(text)):
+            try:
+                self._json = json.loads(text, parse_constant=_no_constant, object_pairs_hook=_no_repeats)
+            except RecursionError:
+                raise json.JSONDecodeError("nested too deeply", "", 0) from None
+            if r"\u0000" in text and any("\0" in found for found in _strings(self._json)):
                 raise json.JSONDecodeError("a NUL character", "", 0)
-            self._json = json.loads(text, parse_constant=_no_constant, object_pairs_hook=_no_repeats)
         return self._json
 
 
@@ -110,6 +113,18 @@ def _no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) != len(pairs):
         raise json.JSONDecodeError("a name is repeated", "", 0)
     return found
+
+
+def _strings(value: object) -> Iterator[str]:
+    left = [value]
+    while left:
+        item = left.pop()
+        if isinstance(item, str):
+            yield item
+        elif isinstance(item, dict):
+            left += [*item, *item.values()]
+        elif isinstance(item, list):
+            left += item
 
 
 def _check_query(request: Request, known: frozenset[str]) -> None:
