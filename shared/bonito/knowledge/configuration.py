@@ -7,70 +7,78 @@ from typing import Annotated, Any, Self
 from uuid import UUID, uuid4
 from zoneinfo import ZoneInfo
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
 
 from bonito.database.pool import Connection, Pool, tenant
 from bonito.errors import InvalidRequest, ModelNotFound, StateConflict
 from bonito.knowledge import bases, generations, language
 from bonito.knowledge.bases import KnowledgeBase, Options
 from bonito.knowledge.generations import Generation, Pinned
-from bonito.knowledge.metadata import Metadata, Text, without_control_characters
-from bonito.knowledge.sources import SourceConfig, SourcePolicy
+from bonito.knowledge.metadata import Metadata
+from bonito.knowledge.sources import PRINTABLE, SourceConfig, SourcePolicy
 from bonito.providers.base import EmbeddingModels
 
 DEFAULT_OVERLAP = 50
+CRON_FIELDS = 5
 REBUILDING = frozenset({"embedding_model", "chunk_size", "chunk_overlap", "language"})
 # Two changes of one base at once are rare; a third in a row is told.
 ATTEMPTS = 3
 
 
-def check_name(name: str) -> str:
-    """ValueError instead of InvalidRequest, as pydantic asks for."""
-    try:
-        return bases.check_name(name)
-    except InvalidRequest as error:
-        raise ValueError(error.message) from None
-
-
 def check_cron(expression: str) -> str:
-    """Give a cron expression of five fields back; ValueError where it has no meaning, or no moment ever fits it."""
+    """Give a cron expression of five fields back; InvalidRequest where it has no meaning or no moment ever fits it."""
     from datetime import UTC, datetime
 
     from croniter import CroniterError, croniter
 
-    if len(expression.split()) != 5:
-        raise ValueError("a schedule is a cron expression of five fields: minute, hour, day, month, day of the week")
+    if len(expression.split()) != CRON_FIELDS:
+        raise InvalidRequest(
+            "A schedule is a cron expression of five fields: minute, hour, day, month, day of the week.",
+            param="sync_schedule",
+        )
     try:
         croniter(expression, datetime.now(UTC)).get_next(datetime)
     except (CroniterError, ValueError, KeyError, IndexError, OverflowError):
-        raise ValueError("this is no cron expression, or there is no such moment") from None
+        raise InvalidRequest(
+            "The schedule is no cron expression, or there is no such moment.", param="sync_schedule"
+        ) from None
     return expression
 
 
 def check_timezone(name: str) -> str:
-    """Give the name of a time zone back; ValueError unless this machine's zone data knows it."""
+    """Give the name of a time zone back; InvalidRequest unless this machine's zone data knows it."""
     try:
         ZoneInfo(name)
     except (ValueError, OSError, KeyError):  # ZoneInfoNotFoundError is a KeyError; a folder's name is an OSError
-        raise ValueError("this is no time zone of the IANA database, such as Europe/Berlin") from None
+        raise InvalidRequest(
+            "There is no such time zone in the IANA database; Europe/Berlin is one.", param="sync_timezone"
+        ) from None
     return name
+
+
+def is_number(value: object) -> object:
+    """Give a number back as JSON has them: 5 and 5.0 are the same, `true` and "5" are none."""
+    if isinstance(value, bool | str | bytes):
+        raise ValueError("a number is expected")
+    return value
 
 
 BaseName = Annotated[
     str,
     Field(description="Unique in the organization; letters, digits, dots, dashes; not a UUID."),
     StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$"),
-    AfterValidator(check_name),
+    AfterValidator(bases.check_name),
 ]
-Description = Annotated[Text, StringConstraints(max_length=4000)]
+Description = Annotated[str, StringConstraints(max_length=4000, pattern=r"^[^\x00]*$")]
 ModelName = Annotated[
     str,
-    StringConstraints(min_length=1, max_length=200),
-    AfterValidator(without_control_characters),
+    StringConstraints(min_length=1, max_length=200, pattern=PRINTABLE),
     Field(description="`provider/model`, or `auto`: the organization's choice when a generation begins."),
 ]
-ChunkSize = Annotated[int, Field(strict=True, ge=16, le=8192, description="Tokens per chunk at most.")]
-ChunkOverlap = Annotated[int, Field(strict=True, ge=0, le=8191, description="Tokens that neighbouring chunks share.")]
+ChunkSize = Annotated[int, BeforeValidator(is_number), Field(ge=16, le=8192, description="Tokens per chunk at most.")]
+ChunkOverlap = Annotated[
+    int, BeforeValidator(is_number), Field(ge=0, le=8191, description="Tokens that neighbouring chunks share.")
+]
 Language = Annotated[
     str,
     StringConstraints(pattern=r"^[a-z][a-z_]{0,62}$"),
@@ -101,7 +109,7 @@ class NewKnowledgeBase(BaseModel):
     @model_validator(mode="after")
     def _overlap_is_below_the_size(self) -> Self:
         if self.chunk_overlap is not None and self.chunk_overlap >= self.chunk_size:
-            raise ValueError("chunk_overlap must be below chunk_size")
+            raise InvalidRequest("chunk_overlap must be below chunk_size.", param="chunk_overlap")
         return self
 
     def options(self) -> Options:

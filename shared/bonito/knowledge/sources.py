@@ -8,16 +8,16 @@ from pathlib import Path
 from typing import Annotated, Literal
 from uuid import UUID
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from bonito.clouds.base import StoreType
 from bonito.errors import InvalidRequest
 from bonito.knowledge.bases import Source
-from bonito.knowledge.metadata import without_control_characters
 from bonito.settings import Settings
 
 StoreName = Annotated[str, StringConstraints(min_length=1, max_length=255, pattern=r"^[A-Za-z0-9][A-Za-z0-9._$-]*$")]
-Prefix = Annotated[str, StringConstraints(max_length=1024), AfterValidator(without_control_characters)]
+PRINTABLE = r"^[^\x00-\x1f\x7f]*$"
+Prefix = Annotated[str, StringConstraints(max_length=1024, pattern=PRINTABLE)]
 Connection = Annotated[UUID | None, Field(description="The connection whose access reads the store.")]
 
 
@@ -60,9 +60,9 @@ class LocalSource(SourceShape):
     """A folder of the machine that Bonito runs on, below one of the roots that its operator allowed."""
 
     type: Literal["local"]
-    path: Annotated[
-        str, StringConstraints(min_length=1, max_length=4096), AfterValidator(without_control_characters)
-    ] = Field(description="An absolute path.")
+    path: Annotated[str, StringConstraints(min_length=1, max_length=4096, pattern=PRINTABLE)] = Field(
+        description="An absolute path."
+    )
 
 
 class UploadSource(SourceShape):

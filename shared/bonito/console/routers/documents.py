@@ -290,11 +290,11 @@ async def _text(part: Part) -> bytes:
 def _metadata(text: bytes) -> dict[str, Any]:
     try:
         value = json.loads(text)
-        if not isinstance(value, dict):
-            raise ValueError("it is no JSON object")
-        return check_metadata(value)
     except (ValueError, RecursionError) as error:  # also bytes that are not UTF-8
-        raise InvalidRequest(f"metadata: {str(error)[:200]}", param="metadata") from error
+        raise InvalidRequest("The metadata is not JSON.", param="metadata") from error
+    if not isinstance(value, dict):
+        raise InvalidRequest("The metadata is a JSON object.", param="metadata")
+    return check_metadata(value)
 
 
 async def _find(call: Call, name_or_id: str, document_id: UUID) -> tuple[bases.KnowledgeBase, documents.Document]:
