@@ -14,7 +14,8 @@ from bonito.providers.local import model_files
 
 def test_reading_the_model_runs_no_code_of_its_package() -> None:
     program = (
-        "import sys; from bonito.providers.local import model_files; model_files.read_tokenizer(); model_files.read_weights(); "
+        "import sys; from bonito.providers.local import model_files; model_files.read_tokenizer(); "
+        "model_files.read_weights(); "
         "print([name for name in sys.modules if name.startswith(('gt_', 'torch', 'sentence'))])"
     )
 
