@@ -1,0 +1,185 @@
+"""Checks the vectors that an embedding model answers, and remembers those of recent questions."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from array import array
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from uuid import UUID
+
+from bonito.errors import ProviderFailed
+from bonito.providers.base import EmbeddingModel, EmbeddingResult, Usage
+
+MAX_DIMENSIONS = 4_000  # of pgvector's indexed types: halfvec has an HNSW index up to this
+# What Python keeps for an entry beside its vector: key, array, result, places in the order.
+ENTRY_BYTES = 600
+
+
+async def embed_texts(model: EmbeddingModel, texts: Sequence[str], *, dimensions: int | None = None) -> EmbeddingResult:
+    """Embed any number of texts; their vectors are checked.
+
+    Args:
+        model: whose `max_batch` divides the texts into calls, made one after the other.
+        texts: none is an empty result without a call.
+        dimensions: what every vector must have, as a generation has pinned it; None takes what the model says.
+
+    Raises:
+        ProviderFailed: a vector is missing or unusable, or the provider failed.
+        RateLimited: the provider's limit; what it embedded before is lost, so send small batches.
+        ProviderTimeout: no answer in time.
+    """
+    results = [result async for result in embed_batches(model, texts, dimensions=dimensions)]
+    tokens = [result.usage.input_tokens for result in results]
+    known = [count for count in tokens if count is not None]
+    vectors = tuple(vector for result in results for vector in result.vectors)
+    return EmbeddingResult(vectors, Usage(input_tokens=sum(known) if len(known) == len(tokens) else None))
+
+
+async def embed_batches(
+    model: EmbeddingModel, texts: Sequence[str], *, dimensions: int | None = None
+) -> AsyncIterator[EmbeddingResult]:
+    """As embed_texts, call by call in order: what was paid for can be stored before the next call fails (I15)."""
+    for start in range(0, len(texts), model.max_batch):
+        batch = texts[start : start + model.max_batch]
+        result = await model.embed(batch)
+        check_vectors(result.vectors, model=model.name, count=len(batch), dimensions=dimensions or model.dimensions)
+        dimensions = dimensions or len(result.vectors[0])
+        yield result
+
+
+def check_vectors(vectors: Sequence[array[float]], *, model: str, count: int, dimensions: int | None) -> None:
+    """Refuse what could not be compared or would break an index.
+
+    Raises:
+        ProviderFailed: there is not one vector for each text; a vector has other dimensions than expected or than the
+            others, or more than can be indexed; a number is not finite; or all of one are zero, which has no direction.
+    """
+    if len(vectors) != count:
+        raise ProviderFailed(f"The embedding model {model} answered {len(vectors)} vectors for {count} texts.")
+    for vector in vectors:
+        dimensions = len(vector) if dimensions is None else dimensions
+        if len(vector) != dimensions:
+            raise ProviderFailed(
+                f"The embedding model {model} answered a vector of {len(vector)} dimensions where {dimensions} are "
+                "expected. A model that has changed needs a new generation of the knowledge base."
+            )
+        if not 1 <= dimensions <= MAX_DIMENSIONS:
+            raise ProviderFailed(
+                f"The embedding model {model} makes vectors of {dimensions} dimensions; "
+                f"1 to {MAX_DIMENSIONS} can be searched."
+            )
+        if not math.isfinite(sum(map(abs, vector))):
+            raise ProviderFailed(f"The embedding model {model} answered a vector with numbers that are not finite.")
+        if not any(vector):
+            raise ProviderFailed(f"The embedding model {model} answered a vector of zeros.")
+
+
+@dataclass(frozen=True)
+class QueryEmbedding:
+    """A question's vector, shared with other callers: not to be changed.
+
+    Attributes:
+        vector: of the model's dimensions.
+        usage: of the call that was made for this caller; no tokens where none was.
+        is_cached: no call was made for this caller: the vector was there, or somebody else was already asking.
+    """
+
+    vector: array[float]
+    usage: Usage
+    is_cached: bool
+
+
+@dataclass
+class Flight:
+    """A call in progress and how many wait for it."""
+
+    task: asyncio.Task[EmbeddingResult]
+    waiting: int = 0
+
+
+@dataclass(frozen=True)
+class Key:
+    """Whose question to which model; the text itself is not kept."""
+
+    org_id: UUID
+    model: str
+    fingerprint: str
+    dimensions: int | None
+    text_hash: bytes
+
+
+class QueryEmbeddings:
+    """The vectors of recent questions, the least recently used ones forgotten first.
+
+    Nothing is shared between organizations or models. Equal questions at the same time cause one call. A failure is
+    told to all who wait for it and forgotten. For one event loop.
+    """
+
+    def __init__(self, *, max_entries: int = 10_000, max_bytes: int = 32 * 2**20) -> None:
+        """Bound the memory; a bound of 0 remembers nothing."""
+        self._max_entries, self._max_bytes = max_entries, max_bytes
+        self._vectors: OrderedDict[Key, array[float]] = OrderedDict()
+        self._bytes = 0
+        self._flights: dict[Key, Flight] = {}
+
+    async def embed(
+        self, model: EmbeddingModel, text: str, *, org_id: UUID, dimensions: int | None = None
+    ) -> QueryEmbedding:
+        """The vector of a question; `dimensions` as in embed_texts.
+
+        A caller that is cancelled leaves the call to the others who wait for it; the last one cancels it.
+
+        Raises:
+            ProviderFailed, RateLimited, ProviderTimeout: as embed_texts.
+        """
+        digest = sha256(text.encode(errors="surrogatepass")).digest()
+        key = Key(org_id, model.name, model.fingerprint, dimensions or model.dimensions, digest)
+        vector = self._vectors.get(key)
+        if vector is not None:
+            self._vectors.move_to_end(key)
+            return QueryEmbedding(vector, Usage(input_tokens=0), is_cached=True)
+        is_first = key not in self._flights
+        if is_first:
+            self._depart(key, model, text, dimensions)
+        result = await self._join(key)
+        usage = result.usage if is_first else Usage(input_tokens=0)
+        return QueryEmbedding(result.vectors[0], usage, is_cached=not is_first)
+
+    def _depart(self, key: Key, model: EmbeddingModel, text: str, dimensions: int | None) -> None:
+        task = asyncio.create_task(embed_texts(model, [text], dimensions=dimensions))
+        self._flights[key] = Flight(task)
+        task.add_done_callback(lambda done: self._arrive(key, done))
+
+    def _arrive(self, key: Key, task: asyncio.Task[EmbeddingResult]) -> None:
+        """Remember what came; runs before those who wait for it."""
+        if key in self._flights and self._flights[key].task is task:
+            del self._flights[key]
+        if not task.cancelled() and task.exception() is None:
+            self._remember(key, task.result().vectors[0])
+
+    async def _join(self, key: Key) -> EmbeddingResult:
+        flight = self._flights[key]
+        flight.waiting += 1
+        try:
+            return await asyncio.shield(flight.task)
+        finally:
+            flight.waiting -= 1
+            if not flight.waiting and not flight.task.done():
+                flight.task.cancel()
+                self._flights.pop(key, None)  # whoever comes now asks anew
+
+    def _remember(self, key: Key, vector: array[float]) -> None:
+        if key not in self._vectors:
+            self._vectors[key] = vector
+            self._bytes += _size(vector)
+        while self._vectors and (len(self._vectors) > self._max_entries or self._bytes > self._max_bytes):
+            _, forgotten = self._vectors.popitem(last=False)
+            self._bytes -= _size(forgotten)
+
+
+def _size(vector: array[float]) -> int:
+    return vector.itemsize * len(vector) + ENTRY_BYTES
