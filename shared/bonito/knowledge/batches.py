@@ -77,19 +77,16 @@ LOCK_BUILDING: LiteralString = """
 """
 
 ADD_VECTORS: LiteralString = """
-    WITH worded AS MATERIALIZED (
-        SELECT c.id, v.embedding, to_tsvector(r.language::regconfig, c.content) AS tsv, r.generation_id,
-               c.knowledge_base_id, r.id AS revision_id, r.document_id, g.average_length, d.metadata
-          FROM unnest(%(ids)s::uuid[], %(vectors)s::vector[]) AS v (id, embedding)
-          JOIN kb_chunks c ON c.org_id = %(org_id)s AND c.id = v.id
-          JOIN kb_revisions r ON r.org_id = c.org_id AND r.id = c.revision_id
-          JOIN kb_generations g ON g.org_id = r.org_id AND g.id = r.generation_id
-          JOIN kb_documents d ON d.org_id = r.org_id AND d.id = r.document_id)
     INSERT INTO kb_index (org_id, chunk_id, knowledge_base_id, generation_id, revision_id, document_id, dimensions,
                           embedding, terms, lexical, lexeme_count, metadata)
-    SELECT %(org_id)s, w.id, w.knowledge_base_id, w.generation_id, w.revision_id, w.document_id,
-           vector_dims(w.embedding), w.embedding, l.terms, l.lexical, l.lexeme_count, w.metadata
-      FROM worded w, lexical_row(w.generation_id, w.tsv, w.average_length) l
+    SELECT c.org_id, c.id, c.knowledge_base_id, g.id, r.id, r.document_id, vector_dims(v.embedding), v.embedding,
+           l.terms, l.lexical, l.lexeme_count, d.metadata
+      FROM unnest(%(ids)s::uuid[], %(vectors)s::vector[]) AS v (id, embedding)
+      JOIN kb_chunks c ON c.org_id = %(org_id)s AND c.id = v.id
+      JOIN kb_revisions r ON r.org_id = c.org_id AND r.id = c.revision_id
+      JOIN kb_generations g ON g.org_id = r.org_id AND g.id = r.generation_id
+      JOIN kb_documents d ON d.org_id = r.org_id AND d.id = r.document_id,
+           lexical_row(g.id, to_tsvector(r.language::regconfig, c.content), g.average_length) l
     ON CONFLICT DO NOTHING
 """
 
@@ -193,20 +190,21 @@ async def texts(conn: Connection, *, org_id: UUID, batch: Batch) -> list[tuple[U
 
 async def store(
     conn: Connection, *, org_id: UUID, batch: Batch, chunk_ids: Sequence[UUID], vectors: Sequence[array[float]]
-) -> bool:
-    """Write the vectors with their keyword rows; False when the revision is no longer being built."""
+) -> None:
+    """Write vectors with their keyword rows; nothing, when the revision is no longer being built."""
     from pgvector import Vector
 
     row = {
         "org_id": org_id,
         "revision_id": batch.revision_id,
-        "first_index": batch.first_index,
         "ids": list(chunk_ids),
         "vectors": [Vector(vector.tolist()) for vector in vectors],
     }
-    if await (await conn.execute(LOCK_BUILDING, row)).fetchone() is None:
-        return False
-    if chunk_ids:
+    if await (await conn.execute(LOCK_BUILDING, row)).fetchone() is not None:
         await conn.execute(ADD_VECTORS, row)
+
+
+async def done(conn: Connection, *, org_id: UUID, batch: Batch) -> None:
+    """All vectors of the batch are stored."""
+    row = {"org_id": org_id, "revision_id": batch.revision_id, "first_index": batch.first_index}
     await conn.execute(DONE, row)
-    return True

@@ -19,14 +19,12 @@ LOCK_GENERATION: LiteralString = """
 LANGUAGE: LiteralString = "SELECT language FROM kb_revisions WHERE org_id = %(org_id)s AND id = %(revision_id)s"
 
 REWORD: LiteralString = """
-    WITH reworded AS MATERIALIZED (
-        SELECT i.chunk_id, to_tsvector(%(language)s::regconfig, c.content) AS tsv
-          FROM kb_index i JOIN kb_chunks c ON c.org_id = i.org_id AND c.id = i.chunk_id
-         WHERE i.org_id = %(org_id)s AND i.revision_id = %(revision_id)s)
     UPDATE kb_index i
        SET terms = l.terms, lexical = l.lexical, lexeme_count = l.lexeme_count
-      FROM reworded r, kb_generations g, lexical_row(g.id, r.tsv, g.average_length) l
-     WHERE i.org_id = %(org_id)s AND i.chunk_id = r.chunk_id AND g.org_id = i.org_id AND g.id = i.generation_id
+      FROM kb_chunks c, kb_generations g,
+           lexical_row(g.id, to_tsvector(%(language)s::regconfig, c.content), g.average_length) l
+     WHERE i.org_id = %(org_id)s AND i.revision_id = %(revision_id)s AND c.org_id = i.org_id AND c.id = i.chunk_id
+       AND g.org_id = i.org_id AND g.id = i.generation_id
 """
 
 SET_LANGUAGE: LiteralString = """
@@ -53,7 +51,7 @@ COUNT: LiteralString = """
      WHERE g.org_id = %(org_id)s AND g.id = %(generation_id)s
 """
 
-# A term that no chunk holds any more leaves; the check on the column refuses a count below zero.
+# Positive terms are posting lists; one without a chunk leaves. The check on the column refuses a count below zero.
 COUNT_TERMS: LiteralString = """
     WITH change AS MATERIALIZED (
         SELECT t.term, sum(CASE WHEN i.revision_id = %(entering)s THEN 1 ELSE -1 END)::integer AS difference

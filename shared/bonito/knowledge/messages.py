@@ -9,8 +9,9 @@ from uuid import UUID
 
 from bonito.errors import InvalidRequest
 
-# Queues that know priorities serve the higher one first. What somebody dropped or uploaded comes before what a sync
-# found, and the first batches of every document before the tenth of any.
+# Queues that know `priority` serve the higher one first, those that know `unique` keep one waiting message of each.
+# What somebody dropped or uploaded comes before what a sync found, and the first batches of every document before the
+# tenth of any.
 EVENT_PRIORITY = 20
 BULK_PRIORITY = 10
 LATEST_BATCH = 9
@@ -109,6 +110,7 @@ class SyncMessage:
             "knowledge_base_id": str(self.knowledge_base_id),
             "retry_failed": self.retry_failed,
             "priority": EVENT_PRIORITY,
+            "unique": f"sync:{self.knowledge_base_id}:{self.retry_failed}",
         }
 
     @classmethod

@@ -26,9 +26,10 @@ LOOK: LiteralString = """
      WHERE b.org_id = %(org_id)s AND b.id = %(knowledge_base_id)s AND b.deleted_at IS NULL
 """
 
+# Waits for every flip in progress and holds off new ones, so that whoever changes the base waits for nobody after this.
 LOCK_BASE: LiteralString = """
     SELECT served_generation FROM knowledge_bases
-     WHERE org_id = %(org_id)s AND id = %(knowledge_base_id)s AND deleted_at IS NULL FOR NO KEY UPDATE
+     WHERE org_id = %(org_id)s AND id = %(knowledge_base_id)s AND deleted_at IS NULL FOR UPDATE
 """
 
 END_SYNC: LiteralString = """
@@ -39,10 +40,25 @@ END_SYNC: LiteralString = """
     RETURNING s.id
 """
 
-SHOW_READY: LiteralString = """
+SHOW_END: LiteralString = """
     UPDATE knowledge_bases
-       SET status = 'ready', error_message = NULL, last_synced_at = now(), updated_at = now()
+       SET status = CASE WHEN %(message)s::text IS NULL THEN 'ready' ELSE 'error' END, error_message = %(message)s,
+           last_synced_at = now(), updated_at = now()
      WHERE org_id = %(org_id)s AND id = %(knowledge_base_id)s
+"""
+
+# Documents that are served now, and those of them that just this content failed for in the generation beside: the
+# documents are sound, so it is the new build that is not.
+LOST: LiteralString = """
+    SELECT count(*), count(*) FILTER (WHERE EXISTS (
+               SELECT FROM kb_revisions new
+                WHERE new.org_id = old.org_id AND new.document_id = old.document_id AND new.generation_id = building.id
+                  AND new.status = 'failed' AND new.file_hash = old.file_hash))
+      FROM kb_generations served
+      JOIN kb_generations building ON building.org_id = served.org_id AND building.status = 'building'
+                                  AND building.knowledge_base_id = served.knowledge_base_id
+      JOIN kb_revisions old ON old.org_id = served.org_id AND old.generation_id = served.id AND old.status = 'served'
+     WHERE served.org_id = %(org_id)s AND served.knowledge_base_id = %(knowledge_base_id)s AND served.status = 'served'
 """
 
 
@@ -57,7 +73,7 @@ async def conclude(pool: Pool, *, org_id: UUID, knowledge_base_id: UUID) -> None
     if has_unfinished:
         return
     try:
-        if is_building:
+        if is_building and await rebuild_fault(pool, org_id=org_id, knowledge_base_id=knowledge_base_id) is None:
             async with tenant(pool, org_id) as conn:
                 await generations.switch_if_complete(conn, org_id=org_id, knowledge_base_id=knowledge_base_id)
         if sync_id is not None:
@@ -66,17 +82,36 @@ async def conclude(pool: Pool, *, org_id: UUID, knowledge_base_id: UUID) -> None
         return  # deleted meanwhile
 
 
+async def rebuild_fault(pool: Pool, *, org_id: UUID, knowledge_base_id: UUID) -> str | None:
+    """Why the generation that is being built may not be served, in a sentence for a person; None when it may be.
+
+    A document here and there that the new build cannot take does not hold it up; when it is more than half of them,
+    the base would lose what it answers from.
+    """
+    async with tenant(pool, org_id) as conn:
+        row = {"org_id": org_id, "knowledge_base_id": knowledge_base_id}
+        counted = await (await conn.execute(LOST, row)).fetchone()
+    served, lost = counted if counted is not None else (0, 0)
+    if 2 * lost <= served:
+        return None
+    return (
+        f"The new build failed for {lost} of {served} documents and is not served; the previous one still answers. "
+        "The documents say why."
+    )
+
+
 async def end_sync(pool: Pool, *, org_id: UUID, knowledge_base_id: UUID, sync_id: UUID) -> bool:
-    """End a sync whose documents are all done, and show the base as ready; whether this call ended it."""
+    """End a sync whose documents are all done, and show how the base stands; whether this call ended it."""
     row = {"org_id": org_id, "knowledge_base_id": knowledge_base_id, "sync_id": sync_id}
     await reword(pool, org_id=org_id, knowledge_base_id=knowledge_base_id)
+    fault = await rebuild_fault(pool, org_id=org_id, knowledge_base_id=knowledge_base_id)
     async with tenant(pool, org_id) as conn:
         base = await (await conn.execute(LOCK_BASE, row)).fetchone()
         if base is None or await (await conn.execute(END_SYNC, row)).fetchone() is None:
             return False
         if base[0] is None:
             await _serve_what_there_is(conn, org_id=org_id, knowledge_base_id=knowledge_base_id)
-        await conn.execute(SHOW_READY, row)
+        await conn.execute(SHOW_END, row | {"message": fault})
         return True
 
 

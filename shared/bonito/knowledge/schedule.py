@@ -1,0 +1,64 @@
+"""Which syncs are due: by a knowledge base's own schedule, and for sources that nobody notifies us of."""
+
+from __future__ import annotations
+
+import logging
+from datetime import datetime
+from typing import LiteralString
+from zoneinfo import ZoneInfo
+
+from bonito.clouds.base import StoreType
+from bonito.database.pool import lookup, tenant
+from bonito.knowledge.context import Ingestion, send_all
+from bonito.knowledge.messages import SyncMessage
+
+logger = logging.getLogger(__name__)
+
+FIND_DUE: LiteralString = "SELECT * FROM find_due_schedules()"
+FIND_SOURCES: LiteralString = "SELECT org_id, knowledge_base_id FROM find_sources(%(provider)s)"
+
+# Of several who tick at once, the one that moves the time sends the message.
+SET_NEXT: LiteralString = """
+    UPDATE knowledge_bases SET next_sync_at = %(next)s
+     WHERE org_id = %(org_id)s AND id = %(knowledge_base_id)s AND next_sync_at IS NOT DISTINCT FROM %(seen)s
+       AND deleted_at IS NULL
+"""
+
+
+async def send_due(context: Ingestion, *, now: datetime) -> int:
+    """Ask for a sync of every base whose schedule is due; how many.
+
+    A schedule that was missed, however often, is made up for once. A base whose schedule is new gets its next time.
+    """
+    async with lookup(context.pool) as conn:
+        due = await (await conn.execute(FIND_DUE)).fetchall()
+    sent = 0
+    for org_id, knowledge_base_id, expression, timezone, seen in due:
+        try:
+            upcoming = next_time(expression, timezone, after=now)
+        except (ValueError, KeyError, OSError):  # checked when it was set; time zones come and go
+            logger.warning("The schedule of knowledge base %s cannot be read.", knowledge_base_id)
+            continue
+        row = {"org_id": org_id, "knowledge_base_id": knowledge_base_id, "seen": seen, "next": upcoming}
+        async with tenant(context.pool, org_id) as conn:
+            is_ours = (await conn.execute(SET_NEXT, row)).rowcount == 1
+        if is_ours and seen is not None:
+            await send_all(context.queue, [SyncMessage(org_id, knowledge_base_id)])
+            sent += 1
+    return sent
+
+
+async def send_reconcile(context: Ingestion, *, provider: StoreType) -> int:
+    """Ask for a sync of every base whose source is of this type; how many."""
+    async with lookup(context.pool) as conn:
+        found = await (await conn.execute(FIND_SOURCES, {"provider": provider})).fetchall()
+    await send_all(context.queue, [SyncMessage(org_id, knowledge_base_id) for org_id, knowledge_base_id in found])
+    return len(found)
+
+
+def next_time(expression: str, timezone: str, *, after: datetime) -> datetime:
+    """The first moment after `after` (aware) that fits a cron expression read in an IANA time zone."""
+    from croniter import croniter
+
+    moment: datetime = croniter(expression, after.astimezone(ZoneInfo(timezone))).get_next(datetime)
+    return moment

@@ -1,0 +1,162 @@
+"""The second step of ingestion: a batch of chunks gets its vectors, and with the last one the revision flips."""
+
+from __future__ import annotations
+
+import logging
+from array import array
+from collections.abc import Sequence
+from datetime import timedelta
+from uuid import UUID
+
+from bonito.database.pool import tenant
+from bonito.errors import KnowledgeBaseNotFound, Overloaded, RateLimited
+from bonito.knowledge import batches, claims, embedding, generations, progress, revisions
+from bonito.knowledge.batches import Batch, Build
+from bonito.knowledge.context import Ingestion
+from bonito.knowledge.generations import Generation
+from bonito.knowledge.messages import EmbedMessage
+from bonito.knowledge.retries import MAX_ATTEMPTS, explain, gave_up, is_retryable, is_unforeseen, kept
+
+logger = logging.getLogger(__name__)
+
+
+async def embed(context: Ingestion, message: EmbedMessage) -> None:
+    """Give a batch of chunks the vectors that it lacks, and serve the revision when none is missing.
+
+    Returns normally when the batch is stored, was stored before, is of no use any more, or ended with an error on
+    the document.
+
+    Raises:
+        BonitoError: retryable ones, to be sent again after `retries.retry_pause`, also when another worker has the
+            batch in hand or the model asked to be left alone; a final one (DocumentError) when the tries are used up.
+        Exception: anything unforeseen or of the database; to be sent again too.
+    """
+    found = await _take(context, message)
+    if found is None:
+        return
+    build, generation, batch = found
+    try:
+        if batch.attempts >= MAX_ATTEMPTS:
+            raise gave_up(batch.attempts, None)
+        async with kept(lambda: _renew(context, message.org_id, batch), context.leases.renewal):
+            await _fill(context, message.org_id, build, generation, batch)
+    except Exception as error:  # noqa: BLE001 - whatever it is, the document must say so and the batch be free again
+        await _trouble(context, message.org_id, build, batch, error)
+        return
+    await finish(context, message.org_id, build.revision_id)
+
+
+async def finish(context: Ingestion, org_id: UUID, revision_id: UUID) -> None:
+    """Serve the revision if it lacks no vector; otherwise let its document wait on."""
+    async with tenant(context.pool, org_id) as conn:
+        revision = await revisions.load(conn, org_id=org_id, revision_id=revision_id)
+        if revision is None or revision.status != "building":
+            return
+        try:
+            await claims.lock_base(conn, org_id=org_id, knowledge_base_id=revision.knowledge_base_id)
+        except KnowledgeBaseNotFound:
+            return
+        await claims.lock_document(conn, org_id=org_id, document_id=revision.document_id)
+        has_flipped = await revisions.flip(conn, org_id=org_id, revision_id=revision_id)
+        if not has_flipped:
+            await claims.wait_on(conn, org_id=org_id, document_id=revision.document_id, lease=context.leases.waiting)
+    if has_flipped:
+        await progress.conclude(context.pool, org_id=org_id, knowledge_base_id=revision.knowledge_base_id)
+
+
+async def _take(context: Ingestion, message: EmbedMessage) -> tuple[Build, Generation, Batch] | None:
+    """The batch, in our hands; None where there is nothing to do, Overloaded where it has to wait."""
+    org_id = message.org_id
+    async with tenant(context.pool, org_id) as conn:
+        build = await batches.find_build(conn, org_id=org_id, revision_id=message.revision_id)
+        if build is None:
+            return None
+        if build.paused_s > 0:
+            raise Overloaded("The embedding model asked to be left alone for a while.", retry_after_s=build.paused_s)
+        generation = await generations.get(conn, org_id=org_id, generation_id=build.generation_id)
+        taken = await batches.take(
+            conn,
+            org_id=org_id,
+            revision_id=message.revision_id,
+            first_index=message.first_index,
+            lease=context.leases.batch,
+        )
+    if isinstance(taken, float):
+        raise Overloaded("Another worker has these chunks in hand.", retry_after_s=taken)
+    if taken is None or generation is None:
+        await finish(context, org_id, message.revision_id)
+        return None
+    return build, generation, taken
+
+
+async def _renew(context: Ingestion, org_id: UUID, batch: Batch) -> bool:
+    async with tenant(context.pool, org_id) as conn:
+        return await batches.renew(conn, org_id=org_id, batch=batch, lease=context.leases.batch)
+
+
+async def _fill(context: Ingestion, org_id: UUID, build: Build, generation: Generation, batch: Batch) -> None:
+    """Call the model, outside of any transaction, and store each answer before the next call."""
+    async with tenant(context.pool, org_id) as conn:
+        chunks = await batches.texts(conn, org_id=org_id, batch=batch)
+    if chunks:
+        model = await context.models.embedding_model(org_id, generation.embedding_model)
+        generations.check_fingerprint(generation, model)
+        texts, stored = [content for _, content in chunks], 0
+        async for result in embedding.embed_batches(model, texts, dimensions=generation.dimensions):
+            ids = [chunk_id for chunk_id, _ in chunks[stored : stored + len(result.vectors)]]
+            await _store(context, org_id, build, batch, ids, result.vectors)
+            stored += len(ids)
+    async with tenant(context.pool, org_id) as conn:
+        await batches.done(conn, org_id=org_id, batch=batch)
+
+
+async def _store(
+    context: Ingestion,
+    org_id: UUID,
+    build: Build,
+    batch: Batch,
+    chunk_ids: Sequence[UUID],
+    vectors: Sequence[array[float]],
+) -> None:
+    async with tenant(context.pool, org_id) as conn:
+        await generations.pin_dimensions(
+            conn, org_id=org_id, generation_id=build.generation_id, dimensions=len(vectors[0])
+        )
+    async with tenant(context.pool, org_id) as conn:
+        await batches.store(conn, org_id=org_id, batch=batch, chunk_ids=chunk_ids, vectors=vectors)
+
+
+async def _trouble(context: Ingestion, org_id: UUID, build: Build, batch: Batch, error: Exception) -> None:
+    """Put the batch back to be tried again, or end the document; what the queue has to know is raised."""
+    attempts = batch.attempts
+    if is_retryable(error):
+        logger.warning("A batch is put back: %s", type(error).__name__, exc_info=is_unforeseen(error))
+        async with tenant(context.pool, org_id) as conn:
+            attempts = await batches.put_back(
+                conn, org_id=org_id, batch=batch, message=explain(error), lease=context.leases.waiting
+            )
+        if isinstance(error, RateLimited) and error.retry_after_s:
+            pause = timedelta(seconds=error.retry_after_s)
+            async with tenant(context.pool, org_id) as conn:
+                await batches.pause(conn, org_id=org_id, generation_id=build.generation_id, pause=pause)
+        if attempts < MAX_ATTEMPTS:
+            raise error
+        error = gave_up(attempts, explain(error))
+    await _fail(context, org_id, build, explain(error))
+    if attempts >= MAX_ATTEMPTS:
+        raise error
+
+
+async def _fail(context: Ingestion, org_id: UUID, build: Build, message: str) -> None:
+    """End the document with an error, if this revision is still what it waits for."""
+    async with tenant(context.pool, org_id) as conn:
+        try:
+            await claims.lock_base(conn, org_id=org_id, knowledge_base_id=build.knowledge_base_id)
+        except KnowledgeBaseNotFound:
+            return
+        await claims.lock_document(conn, org_id=org_id, document_id=build.document_id)
+        revision = await revisions.load(conn, org_id=org_id, revision_id=build.revision_id)
+        if revision is None or revision.status != "building":
+            return
+        await revisions.fail_revision(conn, org_id=org_id, revision=revision, message=message)
+    await progress.conclude(context.pool, org_id=org_id, knowledge_base_id=build.knowledge_base_id)
