@@ -28,7 +28,7 @@ class ParseLimits:
     max_seconds: float = 120.0
     max_memory_bytes: int = 1024 * MIB
     max_decompressed_bytes: int = 500 * MIB
-    max_text_characters: int = 50_000_000
+    max_text_characters: int = 100_000_000
 
 
 DEFAULT_LIMITS = ParseLimits()

@@ -20,6 +20,7 @@ from bonito.knowledge.parsing.base import MIB, ParsedDocument, ParseLimits
 
 PR_SET_PDEATHSIG = 1  # prctl(2)
 MAX_OPEN_FILES = 64
+LEFT_HALF_DONE: dict[str, object] = {"recycle": True}  # what libraries hold after such an end is not to be built on
 
 Parse = Callable[[Path, str, ParseLimits], ParsedDocument]
 
@@ -58,17 +59,15 @@ def _answer(parse: Parse, request: dict[str, object]) -> tuple[dict[str, object]
         content, text = frames.document_frames(parse(Path(str(request["path"])), str(request["name"]), limits))
     except DocumentError as error:
         return _error(error), None
+    except RecursionError:
+        return _error(DocumentTooLarge("The document is nested too deeply.")), None
     except MemoryError:
         _lift_memory_limit()  # even this answer needs some
         message = f"Reading the document takes more than {limits.max_memory_bytes // MIB:,} MiB of memory."
-        # What a library left half done when it ran out of memory is not to be built on.
-        return _error(DocumentTooLarge(message)) | {"recycle": True}, None
-    except RecursionError:
-        return _error(DocumentTooLarge("The document is nested too deeply.")), None
+        return _error(DocumentTooLarge(message)) | LEFT_HALF_DONE, None
     except Exception as error:  # noqa: BLE001 - the entry point: one document must not end the others
-        return _error(DocumentError("The document is broken in a way that the parser cannot read.")) | {
-            "cause": _cause(error)
-        }, None
+        unknown = DocumentError("The document is broken in a way that the parser cannot read.")
+        return _error(unknown) | {"cause": _cause(error)} | LEFT_HALF_DONE, None
     return {"document": content}, text
 
 

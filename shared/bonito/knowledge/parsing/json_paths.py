@@ -146,9 +146,7 @@ class _Reader:
             return True
         if container.count:
             if sign != ",":
-                raise self._error(
-                    "A comma or the end of the list or object is expected" if sign else "The file ends too early"
-                )
+                raise self._error("A comma or a closing bracket is expected" if sign else "The file ends too early")
             self._position += 1
         return False
 

@@ -8,9 +8,9 @@ import json
 import logging
 import os
 import signal
+import subprocess
 import sys
 import tempfile
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -41,6 +41,7 @@ BOOTSTRAP = (
 )
 MAX_UTF8_BYTES = 4  # of a character
 ERRORS = {error.code: error for error in (DocumentError, UnsupportedDocument, DocumentTooLarge)}
+CLOSED = "The parser process is closed."
 BROKEN_ANSWER = "The document made the parser answer nonsense; it is broken or hostile."
 
 
@@ -48,7 +49,7 @@ class ParserProcess:
     """Parses documents one at a time in one child process, and replaces it when it is worn out or ended.
 
     The child starts with the first document, with an empty environment and limits of memory, CPU time, open
-    and written files; it dies with this process. Used from one event loop.
+    and written files. It dies with the thread that runs the event loop; use it from one loop only.
     """
 
     def __init__(
@@ -90,7 +91,7 @@ class ParserProcess:
         """End the child, also in the middle of a document; whoever waits for that gets a RuntimeError."""
         self._is_closed = True
         if self._child:
-            self._child.kill()
+            self._child.process.kill()
         async with self._lock:
             await self._discard()
 
@@ -109,31 +110,52 @@ class ParserProcess:
             RuntimeError: the child does not start, or this object is closed; nothing is wrong with the document.
         """
         async with self._lock:
-            child = await self._ready_child()
-            keep = False
             try:
-                async with asyncio.timeout(limits.max_seconds):
-                    answer, text = await child.ask(path, name, limits)
-                child.documents += 1
-                keep = not self._is_worn_out(child, answer)
-            except TimeoutError as error:
-                raise DocumentTooLarge(_too_slow(limits)) from error
-            except (EOFError, BrokenPipeError) as error:
-                raise await self._death(child, limits) from error
-            except ValidationError as error:
-                raise DocumentError(BROKEN_ANSWER) from error
-            finally:
-                if not keep:
-                    await self._discard()
+                answer, text = await self._ask(path, name, limits)
+            except _ChildDied as death:
+                if death.is_fresh:
+                    raise _blame(death.exit_code, limits) from death
+                # It may have died between two documents, or of what another one left behind: once more, in a new one.
+                answer, text = await self._ask_again(path, name, limits)
         if answer.error:
             if answer.cause:
                 logger.warning("A document could not be parsed: %s", answer.cause)
             raise ERRORS.get(answer.error.code, DocumentError)(answer.error.message)
         return await asyncio.to_thread(_document, answer.document, text)
 
+    async def _ask_again(self, path: Path, name: str, limits: ParseLimits) -> tuple[_Answer, bytes]:
+        try:
+            return await self._ask(path, name, limits)
+        except _ChildDied as death:
+            raise _blame(death.exit_code, limits) from death
+
+    async def _ask(self, path: Path, name: str, limits: ParseLimits) -> tuple[_Answer, bytes]:
+        """One document to one child, which lives on only if it answered and is not worn out."""
+        child = await self._ready_child()
+        is_fresh = child.documents == 0
+        keep = False
+        try:
+            async with asyncio.timeout(limits.max_seconds):
+                answer, text = await child.ask(path, name, limits)
+            child.documents += 1
+            keep = not self._is_worn_out(child, answer)
+        except TimeoutError as error:
+            raise DocumentTooLarge(_too_slow(limits)) from error
+        except (EOFError, BrokenPipeError) as error:
+            exit_code = await child.stop()
+            if self._is_closed:
+                raise RuntimeError(CLOSED) from error
+            raise _ChildDied(exit_code, is_fresh=is_fresh) from error
+        except ValidationError as error:
+            raise DocumentError(BROKEN_ANSWER) from error
+        finally:
+            if not keep:
+                await self._discard()
+        return answer, text
+
     async def _ready_child(self) -> _Child:
         if self._is_closed:
-            raise RuntimeError("The parser process is closed.")
+            raise RuntimeError(CLOSED)
         if self._child and self._child.has_ended:  # killed while it had nothing to do
             await self._discard()
         if self._child is None:
@@ -152,22 +174,28 @@ class ParserProcess:
         if child:
             await child.stop()
 
-    async def _death(self, child: _Child, limits: ParseLimits) -> Exception:
-        code = await child.stop()
-        if self._is_closed:
-            return RuntimeError("The parser process is closed.")
-        if code == -signal.SIGXCPU:
-            return DocumentTooLarge(_too_slow(limits))
-        if code == -signal.SIGKILL:
-            return DocumentError(
-                "Reading the document was ended by the operating system, most likely because it took too much memory."
-            )
-        with suppress(ValueError):
-            logger.warning("The parser process died of %s", signal.Signals(-code).name)
+
+class _ChildDied(Exception):
+    """The child ended in the middle of a document; `is_fresh` where that was its first."""
+
+    def __init__(self, exit_code: int, *, is_fresh: bool) -> None:
+        super().__init__(f"exit code {exit_code}")
+        self.exit_code, self.is_fresh = exit_code, is_fresh
+
+
+def _blame(exit_code: int, limits: ParseLimits) -> DocumentError:
+    """What to tell a person of a document that ended its child; a negative exit code is a signal."""
+    if exit_code == -signal.SIGXCPU:
+        return DocumentTooLarge(_too_slow(limits))
+    if exit_code == -signal.SIGKILL:
         return DocumentError(
-            "The document made the parser crash: it is broken, "
-            f"or takes more than {limits.max_memory_bytes // MIB:,} MiB of memory to read."
+            "Reading the document was ended by the operating system, most likely because it took too much memory."
         )
+    logger.warning("The parser process died in the middle of a document, exit code %d", exit_code)
+    return DocumentError(
+        "The document made the parser crash: it is broken, "
+        f"or takes more than {limits.max_memory_bytes // MIB:,} MiB of memory to read."
+    )
 
 
 def _too_slow(limits: ParseLimits) -> str:
@@ -210,7 +238,7 @@ class _Answer(BaseModel):
 class _Child:
     """A running child: requests go to a pipe, answers come from another."""
 
-    process: asyncio.subprocess.Process
+    process: subprocess.Popen[bytes]
     requests: int
     answers: asyncio.StreamReader
     transport: asyncio.ReadTransport
@@ -220,7 +248,18 @@ class _Child:
     async def start(cls, entry: str, within_seconds: float) -> _Child:
         """Start a child and wait until it is ready; RuntimeError with what it said where it does not get there."""
         with tempfile.TemporaryFile() as said:
-            child = await cls._spawn(entry, said.fileno())
+            process, requests, answers = _spawn(entry, said.fileno())
+            reader = asyncio.StreamReader()
+            try:
+                transport, _ = await asyncio.get_running_loop().connect_read_pipe(
+                    lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(answers, "rb", buffering=0)
+                )
+            except BaseException:
+                os.close(requests)
+                process.kill()
+                process.wait()
+                raise
+            child = cls(process, requests, reader, transport)
             is_ready = False
             try:
                 async with asyncio.timeout(within_seconds):
@@ -234,43 +273,10 @@ class _Child:
                     await child.stop()
             return child
 
-    @classmethod
-    async def _spawn(cls, entry: str, stderr: int) -> _Child:
-        request_end, requests = os.pipe()
-        answers_end, answer_end = os.pipe()
-        try:
-            process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                *FLAGS,
-                "-c",
-                BOOTSTRAP,
-                json.dumps(_import_path()),
-                entry,
-                str(os.getpid()),
-                stdin=request_end,
-                stdout=answer_end,
-                stderr=stderr,
-                env={},
-                cwd="/",
-                start_new_session=True,  # a Ctrl-C for this process is not one for the document
-            )
-        except BaseException:
-            os.close(requests)
-            os.close(answers_end)
-            raise
-        finally:
-            os.close(request_end)
-            os.close(answer_end)
-        reader = asyncio.StreamReader()
-        transport, _ = await asyncio.get_running_loop().connect_read_pipe(
-            lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(answers_end, "rb", buffering=0)
-        )
-        return cls(process, requests, reader, transport)
-
     @property
     def has_ended(self) -> bool:
         """Whether the process is gone."""
-        return self.process.returncode is not None
+        return self.process.poll() is not None
 
     async def ask(self, path: Path, name: str, limits: ParseLimits) -> tuple[_Answer, bytes]:
         """Have one document parsed: the answer, and the text where there is one; EOFError when the child dies of it."""
@@ -288,19 +294,41 @@ class _Child:
             raise DocumentError(BROKEN_ANSWER)
         return await self.answers.readexactly(length)
 
-    def kill(self) -> None:
-        """End the process; without effect on one that has ended."""
-        with suppress(ProcessLookupError):
-            self.process.kill()
-
     async def stop(self) -> int:
         """Let go of the pipes, end the process and wait for it; its exit code, minus the signal where one ended it."""
         if self.requests >= 0:
             os.close(self.requests)
             self.requests = -1
         self.transport.close()
-        self.kill()  # of one that is dying already, the exit code stays what it was
-        return await self.process.wait()
+        self.process.kill()  # of one that is dying already, the exit code stays what it was
+        return await asyncio.to_thread(self.process.wait)
+
+
+def _spawn(entry: str, stderr: int) -> tuple[subprocess.Popen[bytes], int, int]:
+    """Start a child: the process, the descriptor for requests to it, and that for its answers.
+
+    Popen and not asyncio's own: there, killing a process that has just ended loses its exit code.
+    """
+    request_end, requests = os.pipe()
+    answers, answer_end = os.pipe()
+    try:
+        process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
+            [sys.executable, *FLAGS, "-c", BOOTSTRAP, json.dumps(_import_path()), entry, str(os.getpid())],
+            stdin=request_end,
+            stdout=answer_end,
+            stderr=stderr,
+            env={},
+            cwd="/",
+            start_new_session=True,  # a Ctrl-C for this process is not one for the document
+        )
+    except BaseException:
+        os.close(requests)
+        os.close(answers)
+        raise
+    finally:
+        os.close(request_end)
+        os.close(answer_end)
+    return process, requests, answers
 
 
 def _request(path: Path, name: str, limits: ParseLimits) -> bytes:

@@ -251,7 +251,9 @@ def _walk(root: LexborNode) -> Iterator[tuple[LexborNode, bool, _Walk]]:
 
 def _is_data(table: LexborNode) -> bool:
     """A table of data, not one that only places things on the page."""
-    if (table.attributes.get("role") or "") in ("presentation", "none") or table.css_first("td table, th table"):
+    if table.attributes.get("role") in ("presentation", "none"):
+        return False
+    if any(inner.mem_id != table.mem_id for inner in table.css("table")):  # a selector finds the node itself as well
         return False
     cells = table.css("td, th")
     return len(cells) > 1 and (table.css_first("th") is not None or table.css_first("h1, h2, h3, h4") is None)

@@ -12,6 +12,7 @@ from bonito.errors import DocumentError
 from bonito.knowledge.parsing.archive import BoundedArchive, BoundedStream
 
 if TYPE_CHECKING:
+    from lxml.etree import XMLSyntaxError
     from lxml.etree import _Element as Element
 
 PACKAGE_RELATIONSHIPS = "_rels/.rels"
@@ -99,7 +100,7 @@ def read_tree(archive: BoundedArchive, name: str) -> Element:
                 parser.feed(data)
             return parser.close()
         except etree.XMLSyntaxError as error:
-            raise _broken_xml() from error
+            raise _translated(error) from error
 
 
 def read_blocks(stream: BoundedStream, names: frozenset[str]) -> Iterator[Element]:
@@ -121,7 +122,7 @@ def read_blocks(stream: BoundedStream, names: frozenset[str]) -> Iterator[Elemen
             while element.getprevious() is not None:
                 del parent[0]
     except etree.XMLSyntaxError as error:
-        raise _broken_xml() from error
+        raise _translated(error) from error
 
 
 def _targets(archive: BoundedArchive, relationships: str, *, base: str, wanted: str) -> Iterator[str]:
@@ -133,5 +134,10 @@ def _targets(archive: BoundedArchive, relationships: str, *, base: str, wanted: 
             yield posixpath.normpath(posixpath.join(base, target)) if target[:1] != "/" else target[1:]
 
 
-def _broken_xml() -> DocumentError:
+def _translated(error: XMLSyntaxError) -> DocumentError | MemoryError:
+    """libxml2 reports that it ran out of memory as if the XML were wrong."""
+    from lxml.etree import ErrorTypes
+
+    if error.code == ErrorTypes.ERR_NO_MEMORY:
+        return MemoryError()
     return DocumentError("The Word document is broken: its XML cannot be read.")
