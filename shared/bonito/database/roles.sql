@@ -27,5 +27,11 @@ CREATE EXTENSION IF NOT EXISTS vector;
 
 REVOKE CREATE ON SCHEMA public FROM PUBLIC;
 GRANT USAGE ON SCHEMA public TO bonito_owner;
-GRANT CREATE ON SCHEMA public TO bonito_owner WITH GRANT OPTION;  -- lent to a definer role while a function is handed over
+-- Lent to a definer role while a function is handed over. Once granted, the owner is itself a possible grantor, so not again.
+DO $$
+BEGIN
+    IF NOT has_schema_privilege('bonito_owner', 'public', 'CREATE WITH GRANT OPTION') THEN
+        GRANT CREATE ON SCHEMA public TO bonito_owner WITH GRANT OPTION;
+    END IF;
+END $$;
 GRANT USAGE ON SCHEMA public TO bonito_runtime, bonito_lookup, bonito_search;
