@@ -44,7 +44,7 @@ class BoundedArchive:
         if len(entries) > MAX_ENTRIES or declared > self._limit:
             self._zip.close()
             raise self._too_large()
-        self._names = {entry.filename for entry in entries}
+        self.names = frozenset(entry.filename for entry in entries)
 
     def __enter__(self) -> BoundedArchive:
         return self
@@ -55,7 +55,7 @@ class BoundedArchive:
         self._zip.close()
 
     def __contains__(self, name: str) -> bool:
-        return name in self._names
+        return name in self.names
 
     @contextmanager
     def open(self, name: str) -> Iterator[BoundedStream]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from bonito.errors import DocumentError
@@ -54,7 +55,7 @@ ZIP_CONTENTS = (
     ("content.xml", "an OpenDocument file"),
     ("AndroidManifest.xml", "an Android app"),
 )
-WORD_PARTS = ("word/document.xml", "word/document2.xml")
+WORD_PART = re.compile(r"word/document[0-9]*\.xml")  # Microsoft 365 also writes document2.xml
 
 
 def is_pdf(head: bytes, *, anywhere: bool) -> bool:
@@ -72,7 +73,7 @@ def is_zip(head: bytes) -> bool:
 def describe_zip(path: Path) -> str | None:
     """What the container holds; None for a Word document. DocumentError where it cannot be opened."""
     with BoundedArchive(path, ParseLimits()) as archive:
-        if any(part in archive for part in WORD_PARTS):
+        if any(map(WORD_PART.fullmatch, archive.names)):
             return None
         return next((what for part, what in ZIP_CONTENTS if part in archive), "a ZIP archive")
 
