@@ -59,7 +59,7 @@ class Piece:
         start: offset of the first character.
         end: offset behind the last one.
         kind: text; a whole table or code block; a table's header; a row or a part of one.
-        tokens: of the piece by itself, roughly with the gap behind it.
+        tokens: about those of the piece with the gap behind it; what counts is counted when the chunk is whole.
         header: what a chunk that begins with this piece repeats in front of it; both fit together.
     """
 
@@ -90,7 +90,7 @@ class Cutter:
             elif block.kind == "code":
                 pieces += self._cut_code(block)
             else:
-                pieces += self._measured(self._spans(block.start, block.end, self._splitter), "text", None)
+                pieces += self._weighed(self._spans(block.start, block.end, self._splitter), "text", None)
         return pieces
 
     def header_at(self, offset: int) -> Header | None:
@@ -101,7 +101,7 @@ class Cutter:
 
     def _cut_code(self, block: Block) -> list[Piece]:
         whole = self._whole(block, None)
-        return whole or self._measured(self._spans(block.start, block.end, self._plain_splitter), "text", None)
+        return whole or self._weighed(self._spans(block.start, block.end, self._plain_splitter), "text", None)
 
     def _cut_table(self, block: Block, table: Table) -> list[Piece]:
         header = self._header(table)
@@ -111,21 +111,21 @@ class Cutter:
         pieces: list[Piece] = []
         if block.start < table.header_end:
             lines = _strip(self._text, block.start, min(table.header_end, block.end))
-            pieces += self._measured([lines], "header", None)
+            pieces += self._weighed([lines], "header", None)
         rows = list(_lines(self._text, max(block.start, table.header_end), block.end))
         return pieces + self._cut_rows(rows, header)
 
     def _cut_rows(self, rows: Sequence[Span], header: Header | None) -> list[Piece]:
         """A piece per row, with the header where both fit together; of a longer row several."""
         pieces: list[Piece] = []
-        for (start, end), tokens in zip(rows, self._count(rows), strict=True):
+        for (start, end), tokens in zip(rows, self._weigh(rows), strict=True):
             if self._fits(tokens, end - start, header):
                 pieces.append(Piece(start, end, "row", tokens, header))
             else:
                 # A header of more than half a chunk is not worth the many parts that a long row would come in.
                 is_repeated = header is not None and header.tokens <= self._limits.tokens // 2
                 spans = self._spans(start, end, self._plain_splitter)
-                pieces += self._measured(spans, "row", header if is_repeated else None)
+                pieces += self._weighed(spans, "row", header if is_repeated else None)
         return pieces
 
     def _header(self, table: Table) -> Header | None:
@@ -144,7 +144,7 @@ class Cutter:
         start, end = _strip(self._text, block.start, block.end)
         if start == end or end - start > self._limits.characters:
             return []
-        tokens = self._count([(start, end)])[0]
+        tokens = self._tokenizer.count([self._text[start:end]])[0]
         return [Piece(start, end, "whole", tokens, header)] if self._fits(tokens, end - start, header) else []
 
     def _fits(self, tokens: int, characters: int, header: Header | None) -> bool:
@@ -152,24 +152,23 @@ class Cutter:
             tokens, characters = tokens + header.tokens, characters + len(header.text)
         return tokens <= self._limits.tokens and characters <= self._limits.characters
 
-    def _measured(self, spans: Sequence[Span], kind: Kind, header: Header | None) -> list[Piece]:
-        """Pieces with their tokens; one with more than a chunk takes is halved until it fits."""
+    def _weighed(self, spans: Sequence[Span], kind: Kind, header: Header | None) -> list[Piece]:
+        """Pieces with about their tokens; one with more than a chunk takes is halved until it fits."""
         pieces: list[Piece] = []
-        for (start, end), tokens in zip(spans, self._count(spans, with_gaps=True), strict=True):
+        for (start, end), tokens in zip(spans, self._weigh(spans), strict=True):
             if self._fits(tokens, end - start, header) or end - start == 1:
                 pieces.append(Piece(start, end, kind, tokens, header))
             else:
-                pieces += self._measured(halves(self._text, start, end), kind, header)
+                pieces += self._weighed(halves(self._text, start, end), kind, header)
         return pieces
 
-    def _count(self, spans: Sequence[Span], *, with_gaps: bool = False) -> list[int]:
-        if not with_gaps:
-            return self._tokenizer.count([self._text[start:end] for start, end in spans])
+    def _weigh(self, spans: Sequence[Span]) -> list[int]:
+        """About the tokens of each span with the gap behind it."""
         texts = []
         for start, end in spans:
             gap = self._text[end : end + GAP_CHARACTERS]
             texts.append(self._text[start : end + len(gap) - len(gap.lstrip())])
-        return self._tokenizer.count(texts)
+        return self._tokenizer.weigh(texts)
 
     def _spans(self, start: int, end: int, splitter: TextSplitter | MarkdownSplitter) -> list[Span]:
         """Short lines together, long ones cut by the splitter; stripped, none blank."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from importlib import resources
 from typing import TYPE_CHECKING, Protocol
@@ -25,6 +25,9 @@ ESTIMATE_TEXT_TOKENS = 8_190
 
 # How many characters are tokenized at once: some 100 bytes for each token live that long.
 COUNTED_CHARACTERS = 256 * 1024
+REMEMBERED_WORDS = 50_000
+REMEMBERED_CHARACTERS = 40
+WHITE_SPACE = re.compile(r"[^\S ]+|  +")
 PUNCTUATION_RUN = re.compile(r"[!-/:-@\[-`{-~]{2,}")
 
 
@@ -43,14 +46,19 @@ class Tokenizer(Protocol):
         """The tokens of each text, without special ones; UnicodeEncodeError for a lone surrogate."""
         ...
 
+    def weigh(self, texts: Sequence[str]) -> list[int]:
+        """About as many, rather more than fewer, in a tenth of the time: for deciding what to count."""
+        ...
+
 
 class VocabularyTokenizer:
     """Tokenizer over a vocabulary, exact."""
 
-    def __init__(self, name: str, vocabulary: Vocabulary, *, max_text_tokens: int) -> None:
-        """Take a vocabulary that neither truncates nor pads."""
+    def __init__(self, name: str, vocabulary: Vocabulary, *, max_text_tokens: int, has_white_space: bool) -> None:
+        """Take a vocabulary that neither truncates nor pads; some have tokens for line ends and tabs, some none."""
         self.name, self.max_text_tokens = name, max_text_tokens
-        self._vocabulary = vocabulary
+        self._vocabulary, self._has_white_space = vocabulary, has_white_space
+        self._words: dict[str, int] = {}
 
     def count(self, texts: Sequence[str]) -> list[int]:
         """The tokens of each text."""
@@ -59,6 +67,26 @@ class VocabularyTokenizer:
             encodings = self._vocabulary.encode_batch_fast(batch, add_special_tokens=False)
             counts += [len(encoding) for encoding in encodings]
         return counts
+
+    def weigh(self, texts: Sequence[str]) -> list[int]:
+        """The tokens of the words, each counted once and remembered, and of white space that is more than a space."""
+        weights: list[int] = []
+        for batch in _batches(texts):
+            divided = [text.split() for text in batch]
+            known = {word: self._words.get(word) for words in divided for word in words}
+            new = [word for word, tokens in known.items() if tokens is None]
+            counts = dict(zip(new, self.count([f" {word}" for word in new]), strict=True))
+            self._remember(counts)
+            tokens = {word: counts[word] if count is None else count for word, count in known.items()}
+            weights += [sum(map(tokens.__getitem__, words)) for words in divided]
+        if self._has_white_space:
+            weights = [weight + len(WHITE_SPACE.findall(text)) for weight, text in zip(weights, texts, strict=True)]
+        return weights
+
+    def _remember(self, counts: Mapping[str, int]) -> None:
+        if len(self._words) > REMEMBERED_WORDS:
+            self._words = {}  # not cleared: another thread may be reading
+        self._words.update((word, count) for word, count in counts.items() if len(word) <= REMEMBERED_CHARACTERS)
 
 
 class EstimatingTokenizer:
@@ -81,6 +109,11 @@ class EstimatingTokenizer:
         """The most tokens that each text is likely to have."""
         counts = self._exact.count(texts)
         return [(3 * count + 1) // 2 + _extra(text) for text, count in zip(texts, counts, strict=True)]
+
+    def weigh(self, texts: Sequence[str]) -> list[int]:
+        """About the same."""
+        weights = self._exact.weigh(texts)
+        return [(3 * weight + 1) // 2 + _extra(text) for text, weight in zip(texts, weights, strict=True)]
 
 
 def tokenizer_for(model: str) -> Tokenizer:
@@ -107,7 +140,7 @@ def _minilm() -> VocabularyTokenizer:
     vocabulary = Vocabulary.from_str(model_files.read_tokenizer())
     vocabulary.no_truncation()
     vocabulary.no_padding()
-    return VocabularyTokenizer(MINILM, vocabulary, max_text_tokens=MINILM_TEXT_TOKENS)
+    return VocabularyTokenizer(MINILM, vocabulary, max_text_tokens=MINILM_TEXT_TOKENS, has_white_space=False)
 
 
 @cache
@@ -118,7 +151,7 @@ def _cl100k() -> VocabularyTokenizer:
 
     packed = resources.files("bonito.knowledge").joinpath("vocabularies", f"{CL100K}.json.gz").read_bytes()
     vocabulary = Vocabulary.from_str(gzip.decompress(packed).decode())
-    return VocabularyTokenizer(CL100K, vocabulary, max_text_tokens=OPENAI_TEXT_TOKENS)
+    return VocabularyTokenizer(CL100K, vocabulary, max_text_tokens=OPENAI_TEXT_TOKENS, has_white_space=True)
 
 
 @cache

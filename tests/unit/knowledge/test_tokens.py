@@ -133,3 +133,21 @@ def test_importing_loads_no_vocabulary_and_counting_needs_no_numpy() -> None:
     printed = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
 
     assert printed.strip() == "False False"
+
+
+@pytest.mark.parametrize("model", ["local/all-minilm-l6-v2", "openai/text-embedding-3-small", "vllm/unheard-of"])
+@pytest.mark.parametrize("sample", SAMPLES)
+def test_a_weight_is_close_to_the_count_and_the_same_every_time(sample: str, model: str) -> None:
+    tokenizer, text = tokenizer_for(model), SAMPLES[sample]
+
+    (count,), (weight,) = tokenizer.count([text]), tokenizer.weigh([text])
+
+    assert 0.97 * count <= weight <= 1.25 * count
+    assert tokenizer.weigh([text, "", text]) == [weight, 0, weight]
+
+
+def test_more_words_than_are_remembered_are_weighed_all_the_same() -> None:
+    tokenizer = tokenizer_for("local/all-minilm-l6-v2")
+    texts = [f"{number} days" for number in range(60_000)]
+
+    assert tokenizer.weigh(texts) == tokenizer.count(texts)
