@@ -18,6 +18,7 @@ from bonito.console.routers import (
     knowledge_bases,
     members,
     organization,
+    syncs,
     tokens,
 )
 from bonito.console.services import Services
@@ -33,6 +34,7 @@ ROUTERS = (
     audit.router,
     knowledge_bases.router,
     documents.router,
+    syncs.router,
 )
 
 

@@ -19,20 +19,26 @@ ANNOUNCED_LEASE = timedelta(minutes=2)
 
 DocumentStatus = Literal["pending", "processing", "ready", "ready_with_warnings", "error"]
 
+# Chunks are counted where they are served from, so that a switch of generations need not touch every document.
 COLUMNS: LiteralString = """
-    id, knowledge_base_id, file_path, file_name, file_type, file_size, file_hash, source_version, status,
-    error_message, warnings, page_count, chunk_count, metadata, created_at, updated_at
+    d.id, d.knowledge_base_id, d.file_path, d.file_name, d.file_type, d.file_size, d.file_hash, d.source_version,
+    d.status, d.error_message, d.warnings, d.page_count, d.metadata, d.created_at, d.updated_at,
+    coalesce((SELECT r.chunk_count
+                FROM knowledge_bases b
+                JOIN kb_revisions r ON r.org_id = b.org_id AND r.generation_id = b.served_generation
+                                   AND r.document_id = d.id AND r.status = 'served'
+               WHERE b.org_id = d.org_id AND b.id = d.knowledge_base_id), 0) AS chunk_count
 """
 
 GET: LiteralString = f"""
-    SELECT {COLUMNS} FROM kb_documents
+    SELECT {COLUMNS} FROM kb_documents d
      WHERE org_id = %(org_id)s AND knowledge_base_id = %(knowledge_base_id)s AND id = %(document_id)s
        AND deleted_at IS NULL
 """  # noqa: S608
 
 # In the order of paths, bytewise, which are unique in a base: a page goes on after the last path of the one before.
 PAGE: LiteralString = f"""
-    SELECT {COLUMNS} FROM kb_documents
+    SELECT {COLUMNS} FROM kb_documents d
      WHERE org_id = %(org_id)s AND knowledge_base_id = %(knowledge_base_id)s AND deleted_at IS NULL
        AND file_path > %(after_path)s AND starts_with(file_path, %(prefix)s)
        AND (%(status)s::text IS NULL OR status = %(status)s::text)
@@ -42,7 +48,7 @@ PAGE: LiteralString = f"""
 # Only what is at rest: content that is served and not about to be replaced, or an upload that nobody has read yet,
 # which stands with its hash as version. What failed is tried again when it is sent again.
 FIND_BY_HASH: LiteralString = f"""
-    SELECT {COLUMNS} FROM kb_documents
+    SELECT {COLUMNS} FROM kb_documents d
      WHERE org_id = %(org_id)s AND knowledge_base_id = %(knowledge_base_id)s AND deleted_at IS NULL
        AND (status IN ('ready', 'ready_with_warnings') AND file_hash = %(file_hash)s
             OR status = 'pending' AND source_version = %(uploaded_version)s)
@@ -77,7 +83,7 @@ CHUNKS: LiteralString = """
 
 # The document first: ingestion holds it when it flips, and then copies its metadata to what it serves.
 SET_METADATA: LiteralString = f"""
-    UPDATE kb_documents SET metadata = %(metadata)s, updated_at = now()
+    UPDATE kb_documents d SET metadata = %(metadata)s, updated_at = now()
      WHERE org_id = %(org_id)s AND knowledge_base_id = %(knowledge_base_id)s AND id = %(document_id)s
        AND deleted_at IS NULL
     RETURNING {COLUMNS}

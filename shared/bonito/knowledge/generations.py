@@ -81,14 +81,15 @@ POINT_FIRST: LiteralString = """
 # What the served generation answers from and the building one cannot yet: live documents without a served revision
 # there of the content that is served now, or that is wanted now, unless exactly that content failed for good.
 MISSING: LiteralString = """
-    SELECT count(*)
-      FROM kb_revisions old
+    SELECT count(*) FROM (
+    SELECT FROM kb_revisions old
       JOIN kb_documents d ON d.org_id = old.org_id AND d.id = old.document_id AND d.deleted_at IS NULL
      WHERE old.org_id = %(org_id)s AND old.generation_id = %(served)s AND old.status = 'served'
        AND NOT EXISTS (
            SELECT FROM kb_revisions new
             WHERE new.org_id = old.org_id AND new.document_id = old.document_id AND new.generation_id = %(building)s
               AND new.status IN ('served', 'failed') AND new.file_hash IN (old.file_hash, d.file_hash))
+     LIMIT %(at_most)s) AS missing
 """
 
 PIN_DIMENSIONS: LiteralString = """
@@ -312,10 +313,10 @@ async def switch_if_complete(conn: Connection, *, org_id: UUID, knowledge_base_i
         Whether the base serves another generation now.
     """
     base = {"org_id": org_id, "knowledge_base_id": knowledge_base_id}
-    if await missing(conn, org_id=org_id, knowledge_base_id=knowledge_base_id) != 0:  # without the lock, for most calls
-        return False
+    if await missing(conn, org_id=org_id, knowledge_base_id=knowledge_base_id, at_most=1) != 0:
+        return False  # seen without the lock, as by most calls
     await _lock_base(conn, org_id=org_id, knowledge_base_id=knowledge_base_id)
-    if await missing(conn, org_id=org_id, knowledge_base_id=knowledge_base_id) != 0:
+    if await missing(conn, org_id=org_id, knowledge_base_id=knowledge_base_id, at_most=1) != 0:
         return False
     _, building = await _served_and_building(conn, org_id=org_id, knowledge_base_id=knowledge_base_id)
     assert building is not None  # noqa: S101 - missing() answered 0 under the lock
@@ -325,12 +326,16 @@ async def switch_if_complete(conn: Connection, *, org_id: UUID, knowledge_base_i
     return True
 
 
-async def missing(conn: Connection, *, org_id: UUID, knowledge_base_id: UUID) -> int | None:
-    """How many served documents the building generation lacks; None where nothing is built beside a served one."""
+async def missing(conn: Connection, *, org_id: UUID, knowledge_base_id: UUID, at_most: int | None = None) -> int | None:
+    """How many served documents the building generation lacks, counted up to `at_most`.
+
+    Returns:
+        None where nothing is built beside a served generation.
+    """
     served, building = await _served_and_building(conn, org_id=org_id, knowledge_base_id=knowledge_base_id)
     if served is None or building is None:
         return None
-    row = {"org_id": org_id, "served": served.id, "building": building.id}
+    row = {"org_id": org_id, "served": served.id, "building": building.id, "at_most": at_most}
     counted = await (await conn.execute(MISSING, row)).fetchone()
     assert counted is not None  # noqa: S101 - count(*) always answers
     return int(counted[0])

@@ -14,13 +14,20 @@ from uuid import UUID
 import httpx
 import uvicorn
 
+from bonito.clouds.base import ObjectStore
+from bonito.clouds.local import FolderStore
 from bonito.console.app import create_app
 from bonito.console.services import Services
 from bonito.database.pool import Pool
+from bonito.knowledge import ingestion, sync, uploads, vectors
+from bonito.knowledge.bases import KnowledgeBase
+from bonito.knowledge.context import Ingestion
+from bonito.knowledge.messages import EmbedMessage, IngestMessage, SyncMessage
 from bonito.settings import Settings
 from bonito.tenancy.permissions import Role
 from tests.integration.conftest import Database
 from tests.integration.console.services import ListQueue, make_services
+from tests.integration.knowledge.ingesting import Parsers
 from tests.integration.knowledge.served import HashModels
 from tests.integration.people import make_member
 
@@ -45,9 +52,40 @@ class Console:
             base_url=f"{self.url}/api", headers={"authorization": f"Bearer {token}"}, trust_env=False, timeout=30
         )
 
+    async def work(self) -> None:
+        """Do what the queue asks for until it is empty, as a worker does."""
+        context = Ingestion(self.pool, Stores(self.data_dir), self.queue, HashModels(), Parsers())
+        for _ in range(1000):
+            if not self.queue.sent:
+                return
+            queue, message = self.queue.sent.pop(0)
+            if queue == "ingest":
+                await ingestion.ingest(context, IngestMessage.from_json(message))
+            elif queue == "embed":
+                await vectors.embed(context, EmbedMessage.from_json(message))
+            else:
+                asked = SyncMessage.from_json(message)
+                await sync.sync(context, asked.org_id, asked.knowledge_base_id, retry_failed=asked.retry_failed)
+        raise AssertionError("the queue does not get empty")
+
     def sent(self, queue: str) -> list[dict[str, Any]]:
         """The messages of one queue."""
         return [dict(message) for name, message in self.queue.sent if name == queue]
+
+
+class Stores:
+    """Where documents lie: in the folder that a source names, or among the uploads."""
+
+    def __init__(self, data_dir: Path) -> None:
+        self._root = data_dir / "uploads"
+
+    def store(self, org_id: UUID, base: KnowledgeBase) -> ObjectStore:
+        if base.source_type == "upload":
+            return uploads.store_of(self._root, org_id=org_id, knowledge_base_id=base.id)
+        return FolderStore(Path(base.source_bucket))
+
+    async def discard(self, org_id: UUID, knowledge_base_id: UUID) -> None:
+        await uploads.store_of(self._root, org_id=org_id, knowledge_base_id=knowledge_base_id).discard()
 
 
 @asynccontextmanager

@@ -20,7 +20,7 @@ from bonito.knowledge import bases, configuration, generations
 from bonito.knowledge.bases import BaseStatus, Counts
 from bonito.knowledge.configuration import KnowledgeBaseChange, NewKnowledgeBase
 from bonito.knowledge.generations import Generation
-from bonito.knowledge.messages import SyncMessage
+from bonito.knowledge.requested import request_sync
 from bonito.knowledge.sources import SourcePolicy
 from bonito.tenancy.permissions import Permission
 
@@ -180,8 +180,8 @@ async def get_knowledge_base_stats(
 
 
 async def _sync(call: Call, knowledge_base_id: UUID) -> None:
-    message = SyncMessage(org_id=call.org_id, knowledge_base_id=knowledge_base_id)
-    await call.services.queue.send(message.queue, message.to_json())
+    services = call.services
+    await request_sync(services.pool, services.queue, org_id=call.org_id, knowledge_base_id=knowledge_base_id)
 
 
 async def _shown_one(conn: Connection, org_id: UUID, base: bases.KnowledgeBase) -> KnowledgeBase:
