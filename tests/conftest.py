@@ -6,6 +6,11 @@ import os
 import shutil
 
 import pytest
+from hypothesis import settings
+
+# Two cores that other tests use too: an example that takes long is no failure.
+settings.register_profile("bonito", deadline=None)
+settings.load_profile("bonito")
 
 
 def pytest_configure(config: pytest.Config) -> None:
