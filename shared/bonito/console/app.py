@@ -18,6 +18,7 @@ from bonito.console.routers import (
     knowledge_bases,
     members,
     organization,
+    search,
     syncs,
     tokens,
 )
@@ -35,6 +36,7 @@ ROUTERS = (
     knowledge_bases.router,
     documents.router,
     syncs.router,
+    search.router,
 )
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from bonito.clouds.base import MessageQueue
 from bonito.database.pool import Pool
+from bonito.knowledge.search import Searcher
 from bonito.providers.base import EmbeddingModels
 from bonito.settings import Settings
 from bonito.tenancy.secrets import SecretBox
@@ -20,3 +21,4 @@ class Services:
     secret_box: SecretBox
     queue: MessageQueue
     models: EmbeddingModels
+    searcher: Searcher

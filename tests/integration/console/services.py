@@ -8,6 +8,7 @@ from pathlib import Path
 
 from bonito.console.services import Services
 from bonito.database.pool import Pool
+from bonito.knowledge.search import Searcher
 from bonito.settings import Settings
 from bonito.tenancy.secrets import SecretBox
 from tests.integration.knowledge.served import HashModels
@@ -31,4 +32,5 @@ def make_services(pool: Pool, data_dir: Path | None = None) -> Services:
         secret_box=SecretBox([bytes(32)]),
         queue=ListQueue(),
         models=HashModels(),
+        searcher=Searcher(pool, HashModels()),
     )
