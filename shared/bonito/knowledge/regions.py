@@ -12,6 +12,7 @@ from typing import Literal
 from bonito.knowledge.parsing.base import ParsedDocument, Table
 
 MAX_HEADING_CHARACTERS = 2_000
+MAX_TITLE_CHARACTERS = 100
 NOT_BLANK = re.compile(r"\S")
 FENCE = re.compile(r"^ {0,3}(?P<fence>`{3,}|~{3,})[^\n]*$", re.MULTILINE)
 HEADING_MARK = re.compile(r" {0,3}#")
@@ -48,7 +49,8 @@ def find_regions(document: ParsedDocument) -> list[Region]:
     """Divide at every page and section, so that what a citation says holds for the whole chunk.
 
     A heading without text joins what follows it, be that a subsection or the next page, but not below another of the
-    outermost headings. A region of white space is left out.
+    outermost headings. So does a title: one short line above the first heading, on the same page. A region of white
+    space is left out.
     """
     text = document.text
     starts = {page.offset for page in document.pages} | {section.offset for section in document.sections}
@@ -60,12 +62,11 @@ def find_regions(document: ParsedDocument) -> list[Region]:
         body = _skip_blank(text, _heading_end(document, start))
         first = start if held is None else held
         held = None
-        if body < end:
-            regions.append(Region(first, end, body))
-        elif number + 1 < len(parts) and _same_top(document, start, parts[number + 1][0]):
+        following = parts[number + 1][0] if number + 1 < len(parts) else None
+        if following is not None and _joins(document, start, end, following, is_empty=body >= end):
             held = first
         else:
-            regions.append(Region(first, end, start))
+            regions.append(Region(first, end, body if body < end else start))
     return regions
 
 
@@ -127,5 +128,12 @@ def _skip_blank(text: str, offset: int) -> int:
     return found.start() if found else len(text)
 
 
-def _same_top(document: ParsedDocument, one: int, other: int) -> bool:
-    return document.section_at(one)[:1] == document.section_at(other)[:1]
+def _joins(document: ParsedDocument, start: int, end: int, following: int, *, is_empty: bool) -> bool:
+    """Whether text[start:end] is an empty heading or a title that belongs to what follows it."""
+    if is_empty:
+        return document.section_at(start)[:1] == document.section_at(following)[:1]
+    is_above_headings = not document.section_at(start) and bool(document.section_at(following))
+    if not is_above_headings or document.page_at(start) != document.page_at(following):
+        return False
+    line = document.text[start:end].strip()
+    return len(line) <= MAX_TITLE_CHARACTERS and "\n" not in line

@@ -129,6 +129,16 @@ def check_spans(chunks: list[Chunk], text: str) -> None:
         assert before.end < after.end
 
 
+def is_title(offset: int, document: ParsedDocument) -> bool:
+    """Whether the character lies in a short line above the first heading, nothing else between two page marks."""
+    if document.section_at(offset) or not document.sections:
+        return False
+    starts = sorted({0, *(mark.offset for mark in (*document.pages, *document.sections))})
+    number = bisect_right(starts, offset)
+    line = document.text[starts[number - 1] : starts[number]].strip()
+    return starts[number] == document.sections[0].offset and len(line) <= 100 and "\n" not in line
+
+
 def check_places(chunks: list[Chunk], written: Written, document: ParsedDocument) -> None:
     heading_of = [start for start, _ in written.headings]
     for piece in chunks:
@@ -136,12 +146,13 @@ def check_places(chunks: list[Chunk], written: Written, document: ParsedDocument
         body = []
         for offset in offsets:
             number = bisect_right(heading_of, offset) - 1
-            if number < 0 or offset >= written.headings[number][1]:
+            is_heading = number >= 0 and offset < written.headings[number][1]
+            if not is_heading and not is_title(offset, document):
                 body.append(offset)
         places = {(document.page_at(offset), document.section_at(offset)) for offset in body or offsets}
         assert (piece.page, piece.section) in places
         assert not body or len(places) == 1
-        assert len({document.section_at(offset)[:1] for offset in offsets}) == 1
+        assert len({document.section_at(offset)[:1] for offset in offsets if not is_title(offset, document)}) <= 1
 
 
 def check_headers(chunks: list[Chunk], document: ParsedDocument, tokenizer: Tokenizer, size: int) -> None:
@@ -289,6 +300,26 @@ def test_a_heading_without_text_stays_with_what_follows_it_and_the_chunk_says_wh
         ("# Glossary", 2, ("Glossary",)),
         ("# Index\n\nA to Z.", 2, ("Index",)),
     ]
+
+
+def test_a_title_above_the_first_heading_is_no_chunk_of_its_own() -> None:
+    text = "Employee handbook\n\nWelcome\nWe make instruments.\n\nLeave\nThirty days."
+    sections = tuple(SectionStart(text.index(title), (title,)) for title in ("Welcome", "Leave"))
+
+    chunks = chunked(text, sections=sections, pages=(PageStart(0, 1),))
+
+    assert [(piece.content, piece.section) for piece in chunks] == [
+        ("Employee handbook\n\nWelcome\nWe make instruments.", ("Welcome",)),
+        ("Leave\nThirty days.", ("Leave",)),
+    ]
+
+
+def test_text_above_the_first_heading_is_a_chunk_without_a_section() -> None:
+    text = "Employee handbook\nValid from 2025.\n\nLeave\nThirty days."
+
+    chunks = chunked(text, sections=(SectionStart(text.index("Leave"), ("Leave",)),))
+
+    assert [piece.section for piece in chunks] == [(), ("Leave",)]
 
 
 def test_a_heading_underlined_as_in_markdown_counts_as_one() -> None:
