@@ -1,0 +1,195 @@
+"""Everything works behind a proxy that hands every transaction to another server connection, and nothing leaks."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from uuid import UUID, uuid4
+
+import psycopg
+import pytest
+from psycopg.conninfo import conninfo_to_dict
+
+from bonito.database.pool import Pool, lookup, open_pool, tenant
+from bonito.tenancy import audit
+from tests.integration.conftest import Cluster, Database, make_organization
+
+pytestmark = pytest.mark.needs("pgbouncer")
+
+SERVER_CONNECTIONS = 2
+
+CONFIGURATION = """
+[databases]
+{database} = host={socket_dir} dbname={database}
+[pgbouncer]
+listen_addr = 127.0.0.1
+listen_port = {port}
+unix_socket_dir =
+auth_type = trust
+auth_file = {folder}/users.txt
+pool_mode = transaction
+default_pool_size = {server_connections}
+max_client_conn = 200
+logfile = {folder}/pgbouncer.log
+"""
+
+
+@pytest.fixture(scope="module")
+def proxy_url(cluster: Cluster, database: Database) -> Iterator[str]:
+    """The runtime's URL through a PgBouncer with two connections to the server."""
+    name = str(conninfo_to_dict(database.runtime_url)["dbname"])
+    owner = os.stat(cluster.socket_dir).st_uid  # whoever may reach the socket; PgBouncer refuses to be root
+    user = owner if os.getuid() == 0 and owner else ("nobody" if os.getuid() == 0 else None)
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = listener.getsockname()[1]
+    folder = Path(tempfile.mkdtemp(prefix="bonito-pgbouncer-"))
+    folder.chmod(0o777)
+    (folder / "users.txt").write_text('"test_runtime" ""\n')
+    configuration = CONFIGURATION.format(
+        database=name,
+        socket_dir=cluster.socket_dir,
+        port=port,
+        folder=folder,
+        server_connections=SERVER_CONNECTIONS,
+    )
+    (folder / "pgbouncer.ini").write_text(configuration)
+    process = subprocess.Popen(
+        ["pgbouncer", "--quiet", str(folder / "pgbouncer.ini")], user=user, stderr=subprocess.DEVNULL
+    )
+    url = f"postgresql://test_runtime@127.0.0.1:{port}/{name}"
+    try:
+        wait_for(url, process, folder / "pgbouncer.log")
+        yield url
+    finally:
+        process.terminate()
+        process.wait()
+        shutil.rmtree(folder)
+
+
+def wait_for(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + 20
+    while True:
+        try:
+            psycopg.connect(url, connect_timeout=5).close()
+            return
+        except psycopg.OperationalError as error:
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise AssertionError(f"PgBouncer does not answer:\n{log.read_text()}") from error
+            time.sleep(0.05)
+
+
+@pytest.fixture
+async def proxied(proxy_url: str) -> AsyncIterator[Pool]:
+    """As many client connections as callers, so that they fight for the two of the server."""
+    pool = await open_pool(proxy_url, min_size=1, max_size=16, timeout_s=30, max_waiting=1000)
+    yield pool
+    await pool.close()
+
+
+async def test_many_tenants_at_once_each_see_their_own(proxied: Pool, database: Database) -> None:
+    organizations = [make_organization(database) for _ in range(12)]
+    servers: set[int] = set()
+
+    async def work(org_id: UUID, fails: bool) -> None:
+        async with tenant(proxied, org_id) as conn:
+            row = await (
+                await conn.execute("SELECT id, pg_backend_pid(), pg_sleep(0.001) FROM organizations")
+            ).fetchall()
+            assert [found for found, _, _ in row] == [org_id]
+            servers.add(row[0][1])
+            await asyncio.sleep(0)
+            again = await (await conn.execute("SELECT id, pg_backend_pid() FROM organizations")).fetchall()
+            assert again == [(org_id, row[0][1])]
+            if fails:
+                raise LookupError("rolled back")
+
+    outcomes = await asyncio.gather(
+        *(work(org_id, number % 3 == 0) for number in range(25) for org_id in organizations), return_exceptions=True
+    )
+
+    assert {type(outcome) for outcome in outcomes} == {type(None), LookupError}
+    assert len(servers) == SERVER_CONNECTIONS
+
+
+async def test_no_setting_outlives_its_transaction(proxied: Pool, org_id: UUID) -> None:
+    settings = (
+        "SELECT coalesce(current_setting('app.org_id', true), ''), current_setting('plan_cache_mode'),"
+        " current_setting('statement_timeout')"
+    )
+
+    async def use(fails: bool) -> None:
+        async with tenant(proxied, org_id) as conn:
+            row = await (await conn.execute(settings)).fetchone()
+            assert row == (str(org_id), "force_custom_plan", "30s")
+            if fails:
+                await conn.execute("SELECT 1 / 0")
+
+    async def look() -> tuple[str, str, str]:
+        async with lookup(proxied) as conn:
+            row = await (await conn.execute(settings)).fetchone()
+            assert row is not None
+            return row  # type: ignore[return-value]  # three texts
+
+    seen = await asyncio.gather(
+        *(use(number % 4 == 0) if number % 2 else look() for number in range(60)), return_exceptions=True
+    )
+
+    assert {row for row in seen if isinstance(row, tuple)} == {("", "auto", "0")}
+
+
+async def test_a_statement_that_is_repeated_is_not_prepared(proxied: Pool, org_id: UUID) -> None:
+    """A prepared statement would live on one server connection, and be missing on the next."""
+
+    async def ask(number: int) -> int:
+        async with tenant(proxied, org_id) as conn:
+            row = await (await conn.execute("SELECT %(number)s::integer + 1", {"number": number})).fetchone()
+            assert row is not None
+            return int(row[0])
+
+    assert await asyncio.gather(*(ask(number) for number in range(200))) == list(range(1, 201))
+    async with lookup(proxied) as conn:
+        assert await (await conn.execute("SELECT name FROM pg_prepared_statements")).fetchall() == []
+
+
+async def test_a_batch_and_a_cursor_on_the_server_work(proxied: Pool, org_id: UUID) -> None:
+    async with tenant(proxied, org_id) as conn, conn.cursor() as cursor:
+        await cursor.executemany(
+            "INSERT INTO connections (org_id, id, name, cloud, credential) VALUES (%s, %s, %s, 'aws', '{}')",
+            [(org_id, uuid4(), f"account {number}") for number in range(200)],
+        )
+    await asyncio.gather(
+        *(audit.append(proxied, org_id, audit.Entry("system", "a.b", str(n), {}, "r")) for n in range(20))
+    )
+
+    async with tenant(proxied, org_id) as conn:
+        found = await audit.verify(conn, org_id=org_id)
+        count = await (await conn.execute("SELECT count(*) FROM connections")).fetchone()
+
+    assert (found.is_intact, found.head.sequence, count) == (True, 20, (200,))
+
+
+async def test_a_connection_that_the_proxy_drops_is_replaced(proxied: Pool, database: Database, org_id: UUID) -> None:
+    with psycopg.connect(database.superuser_url, autocommit=True) as conn:
+        conn.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE usename = 'test_runtime' AND datname = current_database()"
+        )
+    failures = 0
+    for _ in range(SERVER_CONNECTIONS + 2):
+        try:
+            async with tenant(proxied, org_id) as runtime:
+                await runtime.execute("SELECT 1")
+        except psycopg.OperationalError:
+            failures += 1
+
+    async with tenant(proxied, org_id) as runtime:
+        assert await (await runtime.execute("SELECT id FROM organizations")).fetchall() == [(org_id,)]
+    assert failures <= SERVER_CONNECTIONS
