@@ -26,15 +26,13 @@ async def copy_capped(chunks: AsyncIterable[bytes], into: Path, *, max_bytes: in
         DocumentTooLarge: more than `max_bytes` came; no more than that were written.
     """
     written = 0
-    file = await asyncio.to_thread(into.open, "wb")
-    try:
+    # Opened and closed here and not in a thread, where a cancellation would lose it.
+    with into.open("wb") as file:
         async for chunk in chunks:
             if written + len(chunk) > max_bytes:
                 raise too_large(max_bytes)
             await asyncio.to_thread(file.write, chunk)
             written += len(chunk)
-    finally:
-        await asyncio.to_thread(file.close)
     return written
 
 

@@ -310,8 +310,11 @@ def _open_below(root: Path, parts: tuple[str, ...], key: str) -> int:
 
 
 async def _pieces(descriptor: int) -> AsyncIterator[bytes]:
-    while piece := await asyncio.to_thread(os.read, descriptor, MIB):
+    """The file from its beginning, by position: a cancelled read may end after the descriptor was closed."""
+    position = 0
+    while piece := await asyncio.to_thread(os.pread, descriptor, MIB, position):
         yield piece
+        position += len(piece)
 
 
 def _move_durably(source: Path, target: Path) -> None:

@@ -48,11 +48,13 @@ COUNT_LOSS: LiteralString = """
             WHERE r.org_id = d.org_id AND r.document_id = d.id AND r.status = 'building')
 """
 
+# A listing that was lost counts as listed until the message that is sent has it begun again.
 TAKE_SYNC: LiteralString = """
-    UPDATE kb_syncs s SET lease_until = CASE WHEN status = 'processing' THEN now() + %(lease)s ELSE lease_until END
-     WHERE s.org_id = %(org_id)s AND s.lease_until < now()
-       AND s.id = (SELECT l.id FROM kb_syncs l WHERE l.org_id = %(org_id)s AND l.id = %(id)s FOR UPDATE SKIP LOCKED)
-    RETURNING s.knowledge_base_id, s.status, s.retry_failed
+    UPDATE kb_syncs s SET status = 'processing', fence = s.fence + 1, lease_until = now() + %(lease)s
+      FROM (SELECT l.id, l.status FROM kb_syncs l
+             WHERE l.org_id = %(org_id)s AND l.id = %(id)s AND l.lease_until < now() FOR UPDATE SKIP LOCKED) before
+     WHERE s.org_id = %(org_id)s AND s.id = before.id
+    RETURNING s.knowledge_base_id, before.status, s.retry_failed
 """
 
 # While this is held nobody takes the content up again.

@@ -147,7 +147,9 @@ SHOW_ERROR: LiteralString = """
 STATUS: LiteralString = """
     SELECT s.status, s.error_message, s.started_at, s.finished_at, s.unchanged_count + count(d.id) AS files_total,
            s.unchanged_count + count(d.id) FILTER (WHERE d.status NOT IN ('pending', 'processing')) AS files_processed,
-           count(d.id) FILTER (WHERE d.status = 'error') AS files_failed,
+           (SELECT count(*) FROM kb_documents e
+             WHERE e.org_id = s.org_id AND e.knowledge_base_id = s.knowledge_base_id AND e.deleted_at IS NULL
+               AND e.status = 'error') AS files_failed,
            (SELECT p.file_path FROM kb_documents p
              WHERE p.org_id = s.org_id AND p.sync_id = s.id AND p.status = 'processing'
              ORDER BY p.updated_at DESC LIMIT 1) AS current_file
@@ -169,7 +171,7 @@ class SyncStatus:
         error_message: why the listing failed.
         files_total: objects that were listed so far, and documents that vanished.
         files_processed: those of them that are done: unchanged, ready, or ended with an error.
-        files_failed: those that ended with an error.
+        files_failed: those that ended with an error, in this sync or before and have not changed since.
         current_file: the path of one in work.
     """
 
