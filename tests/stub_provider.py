@@ -18,7 +18,7 @@ MODELS = ("echo", "gpt-4o", "text-embedding-3-small")
 
 @dataclass(frozen=True)
 class Received:
-    """One request, as it came over the wire."""
+    """One request, as it came over the wire; names of headers in lower case."""
 
     path: str
     headers: Mapping[str, str]
@@ -58,7 +58,8 @@ class StubProvider:
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         body = await request.read()
-        self.received.append(Received(request.path, dict(request.headers), body))
+        headers = {name.lower(): value for name, value in request.headers.items()}
+        self.received.append(Received(request.path, headers, body))
         try:
             return await self._answer(request, body)
         except (asyncio.CancelledError, ConnectionResetError):
@@ -69,7 +70,7 @@ class StubProvider:
         if request.path == "/v1/models":
             listed = [{"id": model, "object": "model", "created": 1, "owned_by": "stub"} for model in self.models]
             return web.json_response({"object": "list", "data": listed})
-        asked = json.loads(body)
+        asked = json.loads(body, parse_int=str)  # of any length
         model = str(asked["model"])
         if model.startswith("status-"):
             return _refusal(int(model.removeprefix("status-")))

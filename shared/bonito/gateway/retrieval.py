@@ -70,13 +70,16 @@ async def retrieve(searcher: Searcher, principal: Principal, asked: RetrievalOpt
     from bonito.knowledge.search import SearchRequest  # with the first retrieval, not with the process
 
     options, started = asked.options, time.perf_counter()
-    request = SearchRequest(
-        query=asked.query,
-        top_k=options.top_k,
-        min_score=options.min_score,
-        filter=options.filter,
-        mode=options.mode,
-    )
+    try:
+        request = SearchRequest(
+            query=asked.query,
+            top_k=options.top_k,
+            min_score=options.min_score,
+            filter=options.filter,
+            mode=options.mode,
+        )
+    except InvalidRequest as error:  # its fields are members of ours
+        raise InvalidRequest(error.message, param=f"bonito.{error.param}") from error
     names = ALL if asked.knowledge_bases == ALL else list(asked.knowledge_bases)
     try:
         outcome = await _search(searcher, principal, names, request)

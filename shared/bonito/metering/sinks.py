@@ -33,9 +33,11 @@ class PostgresUsageSink:
     the log says so. `aclose` writes what waits.
     """
 
-    def __init__(self, pool: Pool, *, max_waiting: int = MAX_WAITING, gather_s: float = GATHER_S) -> None:
+    def __init__(
+        self, pool: Pool, *, max_waiting: int = MAX_WAITING, gather_s: float = GATHER_S, retry_s: float = RETRY_S
+    ) -> None:
         self.lost = 0
-        self._pool, self._max_waiting, self._gather_s = pool, max_waiting, gather_s
+        self._pool, self._max_waiting, self._gather_s, self._retry_s = pool, max_waiting, gather_s, retry_s
         self._waiting: deque[UsageRecord] = deque()
         self._arrived = asyncio.Event()
         self._writing = asyncio.Lock()
@@ -83,7 +85,7 @@ class PostgresUsageSink:
             except Exception as error:  # noqa: BLE001 - this task must live as long as its process
                 logger.warning("Usage records wait for the database: %s", type(error).__name__)
                 self._arrived.set()
-                await asyncio.sleep(RETRY_S)
+                await asyncio.sleep(self._retry_s)
 
     def _lose(self, count: int) -> None:
         if count:

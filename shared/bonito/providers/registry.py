@@ -145,6 +145,7 @@ class ProviderRegistry:
     async def verify(self, org_id: UUID, account: ProviderAccount) -> ProviderAccount:
         """Call the provider for its models, and keep what it told: the list, or why it refused."""
         listed, problem = None, None
+        self._listed_at[(org_id, account.id)] = self._clock()
         try:
             provider = await self.provider(org_id, account)
             listed = await provider.models()

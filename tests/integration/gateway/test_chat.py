@@ -53,7 +53,7 @@ async def test_the_provider_gets_its_own_key_and_name_of_the_model(gateway: Gate
     await client.chat.completions.create(model="stub/echo", messages=QUESTION)
 
     sent = stub.received[-1]
-    headers = {name.lower(): value for name, value in sent.headers.items()}
+    headers = sent.headers
     assert sent.path == "/v1/chat/completions"
     assert sent.json()["model"] == "echo"
     assert headers["authorization"] == f"Bearer {PROVIDER_KEY}"

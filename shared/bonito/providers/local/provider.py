@@ -6,7 +6,7 @@ import base64
 import json
 import sys
 from array import array
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bonito.errors import InvalidRequest
@@ -30,18 +30,19 @@ class LocalProvider:
 
     async def call(self, request: ProviderRequest) -> GeneratedResponse:
         """Answer a chat, or embed; InvalidRequest names the field that is wrong or cannot be honoured."""
+        asked: dict[str, Any] = json.loads(request.body)
+        if (request.operation == "embeddings") != (asked["model"] == self._embedding_name):
+            purpose = "embeds nothing" if request.operation == "embeddings" else "only embeds"
+            raise InvalidRequest(f"{self.name}/{asked['model']} {purpose}.", param="model")
         if request.operation == "embeddings":
-            return GeneratedResponse("application/json", whole(await self._embed(request.body)))
+            return GeneratedResponse("application/json", whole(await self._embed(asked)))
         return await self._extractive.call(request)
 
     async def models(self) -> list[str]:
         """The answering model and the embedding model."""
         return [*await self._extractive.models(), self._embedding_name]
 
-    async def _embed(self, body: bytes) -> bytes:
-        asked: dict[str, Any] = json.loads(body)
-        if asked["model"] != self._embedding_name:
-            raise InvalidRequest(f"{self.name}/{asked['model']} embeds nothing.", param="model")
+    async def _embed(self, asked: Mapping[str, Any]) -> bytes:
         is_base64 = self._checked_format(asked)
         texts = _texts(asked.get("input"))
         vectors: list[array[float]] = []
@@ -57,7 +58,7 @@ class LocalProvider:
         usage = {"prompt_tokens": sum(tokens), "total_tokens": sum(tokens)}
         return json.dumps({"object": "list", "data": data, "model": self._embedding_name, "usage": usage}).encode()
 
-    def _checked_format(self, asked: dict[str, Any]) -> bool:
+    def _checked_format(self, asked: Mapping[str, Any]) -> bool:
         """Whether vectors are asked for in base64; whatever cannot be honoured is refused."""
         for name, value in asked.items():
             if name not in FIELDS and value is not None:
