@@ -75,9 +75,10 @@ ModelName = Annotated[
     StringConstraints(min_length=1, max_length=200, pattern=PRINTABLE),
     Field(description="`provider/model`, or `auto`: the organization's choice when a generation begins."),
 ]
-ChunkSize = Annotated[int, BeforeValidator(is_number), Field(ge=16, le=8192, description="Tokens per chunk at most.")]
+# Bounds before the validator, or the description of the interface would not have them.
+ChunkSize = Annotated[int, Field(ge=16, le=8192, description="Tokens per chunk at most."), BeforeValidator(is_number)]
 ChunkOverlap = Annotated[
-    int, BeforeValidator(is_number), Field(ge=0, le=8191, description="Tokens that neighbouring chunks share.")
+    int, Field(ge=0, le=8191, description="Tokens that neighbouring chunks share."), BeforeValidator(is_number)
 ]
 Language = Annotated[
     str,

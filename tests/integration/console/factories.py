@@ -72,6 +72,8 @@ FACTORIES: Mapping[str, Callable[[World], Awaitable[str]]] = {
 # What is sent to a route, by its name: the arguments of httpx; without an entry an empty JSON object.
 BODIES: Mapping[str, Mapping[str, Any]] = {
     "set_member_role": {"json": {"role": "member"}},
+    "search_knowledge_base": {"json": {"query": "leave"}},
     "change_document": {"json": {"metadata": {"category": "policy"}}},
+    "search_knowledge_base": {"json": {"query": "How many days?"}},
     "upload_documents": {"files": {"files": ("sick.md", b"# Sick leave")}},
 }

@@ -27,8 +27,8 @@ class Search(Body):
     query: Annotated[str, StringConstraints(min_length=1, max_length=MAX_QUERY_CHARACTERS, pattern=r"^[^\x00]*$")] = (
         Field(description="A question, or words.")
     )
-    top_k: Annotated[Whole, Field(ge=1, le=MAX_TOP_K, description="Results at most.")] = 5
-    min_score: Annotated[Number, Field(ge=0, le=1, description="Least score; it means the same for every query.")] = 0.0
+    top_k: Whole = Field(default=5, ge=1, le=MAX_TOP_K, description="Results at most.")
+    min_score: Number = Field(default=0.0, ge=0, le=1, description="Least score; it means the same for every query.")
     filter: dict[str, Any] = Field(default_factory=dict, description="What a document's metadata must contain.")
     mode: SearchMode = Field(default="hybrid", description="Half cosine and half keywords, or one of them.")
 
