@@ -20,9 +20,9 @@ from bonito.providers.base import EmbeddingModel
 
 GenerationStatus = Literal["building", "served", "retired"]
 
-# Lexemes per token of a full chunk of English prose, stop words gone; what BM25 is written with until there is
-# something to measure.
-LEXEMES_PER_TOKEN = 0.4
+# What BM25 is written with until there is something to measure: lexemes of a chunk per token of the chunk size. In
+# 57,000 tokens of English documentation there were 0.37 to a token, and chunks of 256 tokens were full to two thirds.
+LEXEMES_PER_TOKEN = 0.25
 
 COLUMNS: LiteralString = """
     id, knowledge_base_id, status, embedding_model, embedding_fingerprint, dimensions, tokenizer, chunk_size,

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal, LiteralString
 from uuid import UUID, uuid4
 
@@ -19,7 +19,7 @@ from bonito.clouds.base import MessageQueue
 from bonito.clouds.copying import MIB, copy_capped
 from bonito.clouds.local import UploadStore, clean_key
 from bonito.database.pool import Pool, tenant
-from bonito.errors import DocumentTooLarge, InvalidRequest, PayloadTooLarge, StateConflict
+from bonito.errors import DocumentTooLarge, InvalidRequest, KnowledgeBaseNotFound, PayloadTooLarge, StateConflict
 from bonito.knowledge import claims, documents, revisions
 from bonito.knowledge.bases import KnowledgeBase
 from bonito.knowledge.documents import Document
@@ -35,13 +35,16 @@ DELETION_LEASE = timedelta(minutes=1)
 STAGING = ".staging"
 LEFTOVER_S = 24 * 3600
 
-# Paths that would make a document of a folder that has others, or a folder of a document.
+# Paths that would make a folder of a document, or a document of a folder that has others; by the order of paths, in
+# which `a/` and `a0` enclose whatever lies below `a`.
 CONFLICTS: LiteralString = """
-    SELECT p.path FROM unnest(%(paths)s::text[]) AS p (path)
-     WHERE EXISTS (
-           SELECT FROM kb_documents d
-            WHERE d.org_id = %(org_id)s AND d.knowledge_base_id = %(knowledge_base_id)s AND d.deleted_at IS NULL
-              AND (starts_with(d.file_path, p.path || '/') OR starts_with(p.path, d.file_path || '/')))
+    SELECT d.file_path FROM unnest(%(paths)s::text[]) AS p (path), kb_documents d
+     WHERE d.org_id = %(org_id)s AND d.knowledge_base_id = %(knowledge_base_id)s AND d.deleted_at IS NULL
+       AND d.file_path >= p.path || '/' AND d.file_path < p.path || '0'
+     UNION ALL
+    SELECT d.file_path FROM kb_documents d
+     WHERE d.org_id = %(org_id)s AND d.knowledge_base_id = %(knowledge_base_id)s AND d.deleted_at IS NULL
+       AND d.file_path = ANY(%(folders)s::text[])
      LIMIT 1
 """
 
@@ -117,12 +120,12 @@ class Uploads:
         await self._send(org_id, base, document.file_path)
 
     async def _check_paths(self, org_id: UUID, base: KnowledgeBase, paths: Sequence[str]) -> None:
-        row = {"org_id": org_id, "knowledge_base_id": base.id, "paths": list(paths)}
+        folders = sorted({str(folder) for path in paths for folder in PurePosixPath(path).parents} - {"."})
+        row = {"org_id": org_id, "knowledge_base_id": base.id, "paths": list(paths), "folders": folders}
         async with tenant(self._pool, org_id) as conn:
             found = await (await conn.execute(CONFLICTS, row)).fetchone()
-        inner = next((path for path in paths for other in paths if path.startswith(f"{other}/")), None)
-        if found is not None or inner is not None:
-            conflicting = inner if found is None else found[0]
+        conflicting = found[0] if found is not None else next((path for path in paths if path in folders), None)
+        if conflicting is not None:
             raise StateConflict(f"{conflicting} would be a document and a folder of documents at once.", param="files")
 
     async def _keep(
@@ -135,20 +138,24 @@ class Uploads:
                 same = await documents.set_metadata(conn, **ids, document_id=same.id, metadata=metadata)
         if same is not None:
             return Kept(same, "unchanged")
-        await store_of(self._root, org_id=org_id, knowledge_base_id=base.id).put(
-            staged.path, _pieces(staged.file), max_bytes=staged.size
-        )
+        store = store_of(self._root, org_id=org_id, knowledge_base_id=base.id)
+        await store.put(staged.path, _pieces(staged.file), max_bytes=staged.size)
         new_id = uuid4()
-        async with tenant(self._pool, org_id) as conn:
-            document = await documents.announce(
-                conn,
-                **ids,
-                document_id=new_id,
-                path=staged.path,
-                size=staged.size,
-                file_hash=staged.file_hash,
-                metadata=metadata,
-            )
+        try:
+            async with tenant(self._pool, org_id) as conn:
+                await claims.lock_base(conn, **ids)
+                document = await documents.announce(
+                    conn,
+                    **ids,
+                    document_id=new_id,
+                    path=staged.path,
+                    size=staged.size,
+                    file_hash=staged.file_hash,
+                    metadata=metadata,
+                )
+        except KnowledgeBaseNotFound:  # deleted meanwhile, and perhaps swept
+            await store.discard()
+            raise
         await self._send(org_id, base, staged.path)
         return Kept(document, "created" if document.id == new_id else "replaced")
 
