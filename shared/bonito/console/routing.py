@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
+import re
 from collections.abc import Callable, Coroutine, Iterator
+from contextlib import suppress
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
@@ -16,7 +19,10 @@ from starlette.types import Message, Receive
 
 from bonito.console.permissions import Gate, OpenGate
 from bonito.console.problems import responses
-from bonito.errors import PayloadTooLarge, UnsupportedMediaType
+from bonito.errors import InvalidRequest, PayloadTooLarge, UnsupportedMediaType
+
+UNSTORABLE = re.compile("[\0\ud800-\udfff]")
+MAX_DIGITS = 300  # as many as the largest float has
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
@@ -66,7 +72,8 @@ class ApiRoute(APIRoute):
             if self.body_field is not None:
                 _check_content_type(request, "multipart/form-data" if is_form else "application/json")
                 if not is_form:
-                    await bounded.body()
+                    with suppress(json.JSONDecodeError):  # FastAPI tells that, among the other fields at fault
+                        await bounded.json()
             return await inner(bounded)
 
         return handle
@@ -88,24 +95,46 @@ class StrictRequest(Request):
     """A request whose JSON is what the standard says, and can be stored."""
 
     async def json(self) -> Any:  # noqa: ANN401 - JSON is anything
-        """Parse the body; JSONDecodeError for NaN, repeated names, NUL characters and bytes that are not UTF-8."""
+        """Parse the body.
+
+        Raises:
+            JSONDecodeError: no JSON, also NaN, repeated names and bytes that are not UTF-8.
+            InvalidRequest: JSON that Postgres cannot keep: a NUL character, half a character, or an endless number.
+        """
         if not hasattr(self, "_json"):
             body = await self.body()
             try:
-                text = body.decode()
+                self._json = json.loads(
+                    body.decode(),
+                    parse_constant=_no_constant,
+                    parse_float=_finite,
+                    parse_int=_whole,
+                    object_pairs_hook=_no_repeats,
+                )
             except UnicodeDecodeError as error:
                 raise json.JSONDecodeError("not UTF-8", "", error.start) from None
-            try:
-                self._json = json.loads(text, parse_constant=_no_constant, object_pairs_hook=_no_repeats)
             except RecursionError:
                 raise json.JSONDecodeError("nested too deeply", "", 0) from None
-            if r"\u0000" in text and any("\0" in found for found in _strings(self._json)):
-                raise json.JSONDecodeError("a NUL character", "", 0)
+            if any(UNSTORABLE.search(found) for found in _strings(self._json)):
+                raise InvalidRequest("A text holds a NUL character or half of a surrogate pair.", param="body")
         return self._json
 
 
 def _no_constant(name: str) -> None:
     raise json.JSONDecodeError(f"{name} is not JSON", "", 0)
+
+
+def _finite(digits: str) -> float:
+    number = float(digits)
+    if math.isinf(number):
+        raise InvalidRequest("A number is too large.", param="body")
+    return number
+
+
+def _whole(digits: str) -> int:
+    if len(digits) > MAX_DIGITS:
+        raise InvalidRequest("A number is too large.", param="body")
+    return int(digits)
 
 
 def _no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import cast
 from uuid import UUID
 
+import httpx
 import pytest
 
 from bonito.console.app import create_app
 from bonito.console.services import Services
 from bonito.tenancy.permissions import Role
 from tests.integration.conftest import Database
+from tests.integration.console.factories import FACTORIES, World
 from tests.integration.console.server import serving
 from tests.integration.people import make_member
 
@@ -30,20 +32,25 @@ TAGS = sorted({tag for path in DOCUMENT["paths"].values() for operation in path.
 
 
 def run(database: Database, org_id: UUID, directory: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    member = make_member(database, org_id, Role.OWNER)
-    (directory / "schemathesis.toml").write_text(CONFIGURATION)
     with serving(database, directory / "data") as url:
-        return subprocess.run(
-            [
-                *(sys.executable, "-m", "schemathesis.cli", "run", f"{url}/api/openapi.json"),
-                *("--header", f"Authorization: Bearer {member.token}"),
-                *("--checks", "all", "--continue-on-failure", "--no-color", "--seed", "1"),
-                *options,
-            ],
-            cwd=directory,
-            capture_output=True,
-            text=True,
-        )
+        return schemathesis(url, make_member(database, org_id, Role.OWNER).token, directory, *options)
+
+
+def schemathesis(
+    url: str, token: str, directory: Path, *options: str, configuration: str = CONFIGURATION
+) -> subprocess.CompletedProcess[str]:
+    (directory / "schemathesis.toml").write_text(configuration)
+    return subprocess.run(
+        [
+            *(sys.executable, "-m", "schemathesis.cli", "run", f"{url}/api/openapi.json"),
+            *("--header", f"Authorization: Bearer {token}"),
+            *("--checks", "all", "--continue-on-failure", "--no-color", "--seed", "1"),
+            *options,
+        ],
+        cwd=directory,
+        capture_output=True,
+        text=True,
+    )
 
 
 def check(finished: subprocess.CompletedProcess[str]) -> None:
@@ -65,6 +72,24 @@ def test_schemathesis_finds_nothing_where_it_ends_its_own_token(
     finished = run(database, org_id, tmp_path, "--max-examples", "5", "--include-operation-id", LAST)
 
     assert finished.returncode == 0, finished.stdout + finished.stderr
+
+
+async def test_schemathesis_finds_nothing_about_what_exists(database: Database, org_id: UUID, tmp_path: Path) -> None:
+    """Random ids are mostly unknown ones, so here every path names something real."""
+    owner = make_member(database, org_id, Role.OWNER)
+    with serving(database, tmp_path / "data") as url:
+        headers = {"Authorization": f"Bearer {owner.token}"}
+        async with httpx.AsyncClient(base_url=url, headers=headers, trust_env=False) as client:
+            world = World(database, owner, client)
+            made = [f'"path.{name}" = "{await factory(world)}"' for name, factory in FACTORIES.items()]
+        options = ("--phases", "fuzzing", "--max-examples", "10", "--exclude-method", "DELETE")
+        configuration = "\n".join(["[parameters]", *made, CONFIGURATION])
+        finished = schemathesis(
+            url, owner.token, tmp_path, *options, "--include-path-regex", "{", configuration=configuration
+        )
+
+    check(finished)
+    assert "returned 404" not in finished.stdout, finished.stdout
 
 
 @pytest.mark.exhaustive
