@@ -88,7 +88,8 @@ def _ask(
             raise CommandFailed(refusal(response))
         sys.stdout.write(json.dumps(response.json(), indent=2, ensure_ascii=False) + os.linesep)
         return ""
-    said, citations = [], []
+    said: list[str] = []
+    citations: list[dict[str, Any]] = []
     with client.stream("POST", "/chat/completions", json=body | {"stream": True}) as response:
         if response.is_error:
             response.read()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -59,7 +59,7 @@ def serve_console(host: HostOption = "127.0.0.1", port: PortOption = 8001, worke
     reporting_errors(_serve)("console", host, port, workers)
 
 
-def _serve(part: str, host: str, port: int, workers: int) -> None:
+def _serve(part: Literal["gateway", "console"], host: str, port: int, workers: int) -> None:
     from bonito.local import servers
 
     read_settings()  # a wrong variable stops here, in one line, and not in every worker

@@ -130,7 +130,7 @@ def refusal(response: httpx.Response) -> str:
 def unreachable(url: str, error: httpx.HTTPError) -> str:
     """Why nothing came back, and what to look at."""
     return (
-        f"No answer from {url} ({error or type(error).__name__}). Is `bonito up` running, and is BONITO_API_URL right?"
+        f"No answer from {url} ({str(error) or type(error).__name__}). Is `bonito up` running, and is BONITO_API_URL right?"
     )
 
 

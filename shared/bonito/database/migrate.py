@@ -49,6 +49,12 @@ def migrate(url: str) -> None:
         connection.commit()
 
 
+def ensure_current(url: str) -> None:
+    """Migrate unless the schema is this code's: importing Alembic costs half a second, and most starts need none."""
+    if not is_current(url):
+        migrate(url)
+
+
 def render() -> str:
     """The whole migration as one SQL script, for those who review or run it by hand."""
     from alembic import command

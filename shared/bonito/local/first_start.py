@@ -1,0 +1,125 @@
+"""What the first start of `bonito up` makes: an organization, its providers, a key, and the demo knowledge base."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+from typing import LiteralString
+from uuid import UUID, uuid4
+
+import psycopg
+
+from bonito.database.pool import Pool, tenant
+from bonito.errors import AlreadyExists
+from bonito.knowledge import configuration
+from bonito.knowledge.configuration import NewKnowledgeBase
+from bonito.knowledge.sources import LocalSource, SourcePolicy
+from bonito.local.data_directory import Credentials, DataDirectory
+from bonito.providers import accounts
+from bonito.providers.accounts import ProviderSettings, ProviderType
+from bonito.providers.registry import OPENAI_BASE_URL, ProviderRegistry
+from bonito.tenancy import credentials, keys, organizations
+from bonito.tenancy.secrets import SecretBox
+
+ORGANIZATION = "local"
+OWNER_EMAIL = "owner@localhost"
+GATEWAY_KEY = "bonito up"
+DEMO = "handbook"
+# Where a checkout has the demo documents; an installed package has none.
+DEMO_FOLDER = Path(__file__).parents[3] / "examples" / "handbook"
+
+
+def credentials_of(directory: DataDirectory, owner_url: str) -> tuple[Credentials | None, str]:
+    """What an earlier start left, and the owner's token: a new organization's where there is none yet.
+
+    A start that was killed before it wrote the credentials has left an organization that nobody can enter; it is
+    empty, and the next start makes another beside it.
+    """
+    known = directory.read_credentials()
+    if known is not None:
+        return known, known.personal_token
+    for attempt in range(100):
+        name = ORGANIZATION if attempt == 0 else f"{ORGANIZATION}-{attempt + 1}"
+        try:
+            made = organizations.create_organization(owner_url, name=name, owner_email=OWNER_EMAIL)
+        except AlreadyExists:
+            continue
+        return None, made.token
+    raise AlreadyExists(f"{directory.root} holds a hundred unfinished first starts; begin with an empty folder.")
+
+
+FOLLOWED: LiteralString = """
+    SELECT DISTINCT source_bucket FROM knowledge_bases WHERE source_type = 'local' AND deleted_at IS NULL
+"""
+
+
+def followed_folders(owner_url: str) -> list[str]:
+    """The folders that knowledge bases follow already: whoever named them once is the one who starts Bonito now."""
+    with psycopg.connect(owner_url) as conn:
+        conn.execute("SET ROLE bonito_owner")
+        return [folder for (folder,) in conn.execute(FOLLOWED).fetchall()]
+
+
+async def add_providers(pool: Pool, box: SecretBox, org_id: UUID, environ: Mapping[str, str]) -> None:
+    """Register the local models, and OpenAI or what speaks like it where the environment has its key or address."""
+    wanted: list[tuple[ProviderSettings, dict[str, str] | None]] = [
+        (ProviderSettings(name="local", type="local"), None)
+    ]
+    key, base_url = environ.get("OPENAI_API_KEY"), environ.get("OPENAI_BASE_URL")
+    if key or base_url:
+        is_openai = base_url in (None, "", OPENAI_BASE_URL)
+        kind: ProviderType = "openai" if is_openai else "openai_compatible"
+        wanted.append(
+            (ProviderSettings(name="openai", type=kind, base_url=base_url or None), {"api_key": key} if key else None)
+        )
+    async with tenant(pool, org_id) as conn:
+        for settings, credential in wanted:
+            await accounts.create(
+                conn,
+                box,
+                org_id=org_id,
+                provider_id=uuid4(),
+                secret_id=uuid4(),
+                settings=settings,
+                credential=credential,
+            )
+
+
+async def make_gateway_key(pool: Pool, org_id: UUID) -> str:
+    """A key for the owner's own applications."""
+    credential = credentials.mint("bn-", secrets.token_bytes(credentials.ENTROPY_BYTES))
+    async with tenant(pool, org_id) as conn:
+        await keys.create(conn, org_id=org_id, key_id=uuid4(), name=GATEWAY_KEY, credential=credential)
+    return credential.text
+
+
+async def follow_folder(
+    pool: Pool, registry: ProviderRegistry, sources: SourcePolicy, *, org_id: UUID, folder: Path, name: str
+) -> str:
+    """Make the knowledge base of a folder (absolute, links followed), unless there is one; return its name."""
+    known = await base_of(pool, org_id, folder)
+    if known is not None:
+        return known
+    new = NewKnowledgeBase(name=name, source=LocalSource(type="local", path=str(folder)))
+    return (await configuration.create_base(pool, registry, org_id=org_id, new=new, sources=sources)).name
+
+
+FIND_BY_FOLDER: LiteralString = """
+    SELECT name FROM knowledge_bases
+     WHERE org_id = %(org_id)s AND source_type = 'local' AND source_bucket = %(folder)s AND deleted_at IS NULL
+     ORDER BY created_at LIMIT 1
+"""
+
+
+async def base_of(pool: Pool, org_id: UUID, folder: Path) -> str | None:
+    """The name of the knowledge base over this folder, if there is one."""
+    async with tenant(pool, org_id) as conn:
+        row = await (await conn.execute(FIND_BY_FOLDER, {"org_id": org_id, "folder": str(folder)})).fetchone()
+    return row[0] if row else None
+
+
+def name_of(folder: Path) -> str:
+    """A knowledge base's name out of a folder's."""
+    return re.sub(r"[^a-z0-9._-]+", "-", folder.name.lower()).strip("-._")[:63] or "folder"
