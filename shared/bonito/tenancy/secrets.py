@@ -13,8 +13,11 @@ from pathlib import Path
 from typing import Any, LiteralString
 from uuid import UUID
 
+from psycopg import AsyncConnection
+
 from bonito.database.pool import Connection
 from bonito.errors import InvalidSettings, NotFound, UnreadableSecret
+from bonito.settings import Settings
 
 KEY_BYTES = 32
 NONCE_BYTES = 12
@@ -155,6 +158,39 @@ async def rotate(conn: Connection, box: SecretBox, *, org_id: UUID) -> int:
     return len(rows)
 
 
+ORGANIZATIONS: LiteralString = "SELECT id FROM organizations ORDER BY id"
+
+
+@dataclass(frozen=True)
+class Rotation:
+    """What a rotation of all organizations did; the old keys are needed as long as one is left behind."""
+
+    resealed: int
+    left_behind: tuple[UUID, ...]
+
+
+async def rotate_everywhere(url: str, box: SecretBox) -> Rotation:
+    """Rotate organization by organization, a transaction each; a run that was broken off is simply run again.
+
+    Args:
+        url: a login that acts as bonito_owner, as for a migration.
+        box: with the new key first and the old ones behind it.
+
+    Returns:
+        How many secrets were under an older key, and the organizations that have one which does not open.
+    """
+    resealed, left_behind = 0, []
+    async with await AsyncConnection.connect(url, autocommit=True) as conn:
+        await conn.execute("SET ROLE bonito_owner")
+        for (org_id,) in await (await conn.execute(ORGANIZATIONS)).fetchall():
+            try:
+                async with conn.transaction():
+                    resealed += await rotate(conn, box, org_id=org_id)
+            except UnreadableSecret:
+                left_behind.append(org_id)
+    return Rotation(resealed, tuple(left_behind))
+
+
 def parse_keys(text: str) -> list[bytes]:
     """Read a keyring: base64 of 32 bytes each, separated by commas or line ends, newest first.
 
@@ -173,6 +209,13 @@ def parse_keys(text: str) -> list[bytes]:
     if not keys:
         raise InvalidSettings(CHECK_WITH)
     return keys
+
+
+def open_box(settings: Settings) -> SecretBox:
+    """The deployment's keyring: from the setting, else from the key file; InvalidSettings."""
+    if settings.encryption_key is not None:
+        return SecretBox(parse_keys(settings.encryption_key.get_secret_value()))
+    return SecretBox(load_keys(settings.data_dir))
 
 
 def load_keys(data_dir: Path) -> list[bytes]:

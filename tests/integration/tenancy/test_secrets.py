@@ -12,7 +12,7 @@ from bonito.database.pool import Pool, tenant
 from bonito.errors import NotFound, UnreadableSecret
 from bonito.tenancy import secrets
 from bonito.tenancy.secrets import SecretBox
-from tests.integration.conftest import Database
+from tests.integration.conftest import Database, make_organization
 
 OLD, NEW = b"o" * 32, b"n" * 32
 CANARY = b"sk-canary-5f1d"
@@ -112,6 +112,27 @@ async def test_rotations_at_once_leave_every_secret_readable(pool: Pool, org_id:
     assert sum(await asyncio.gather(*(rotate() for _ in range(4)))) == 10
     for secret_id in kept:
         assert await read(pool, SecretBox([NEW]), org_id, secret_id) == CANARY
+
+
+async def test_every_organization_is_rotated_and_a_second_run_does_nothing(
+    pool: Pool, database: Database, org_id: UUID, other_org_id: UUID
+) -> None:
+    both = SecretBox([b"newest".ljust(32), NEW, OLD, b"l" * 32])
+    mine, theirs = await put(pool, SecretBox([OLD]), org_id), await put(pool, SecretBox([NEW]), other_org_id)
+    lost_org_id = make_organization(database)
+    await put(pool, SecretBox([b"x" * 32]), lost_org_id)
+
+    first = await secrets.rotate_everywhere(database.migrator_url, both)
+    second = await secrets.rotate_everywhere(database.migrator_url, both)
+
+    assert first.resealed >= 2
+    assert second.resealed == 0
+    assert lost_org_id in second.left_behind
+    assert not {org_id, other_org_id} & set(second.left_behind)
+
+    newest = SecretBox([b"newest".ljust(32)])
+    assert await read(pool, newest, org_id, mine) == CANARY
+    assert await read(pool, newest, other_org_id, theirs) == CANARY
 
 
 async def test_another_organizations_secret_is_not_there(pool: Pool, org_id: UUID, other_org_id: UUID) -> None:

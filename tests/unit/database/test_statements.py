@@ -16,7 +16,13 @@ LIBRARY = Path(bonito.__file__).parent
 MIGRATIONS = LIBRARY / "database" / "migrations" / "versions"
 
 # They run as the owner of the tables, for the whole deployment or for an organization that is not there yet.
-OF_THE_OWNER = {"tenancy.organizations.ADD_USER", "tenancy.organizations.FIND_USER"}
+OF_THE_OWNER = {
+    "tenancy.organizations.ADD_USER": "an organization that is being made",
+    "tenancy.organizations.FIND_USER": "an organization that is being made",
+    "tenancy.secrets.ORGANIZATIONS": "a rotation of every organization's secrets",
+    "knowledge.indexes.FIND_GENERATIONS": "maintenance of every organization's indexes",
+    "local.first_start.FOLLOWED": "the one who starts `bonito up`",
+}
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,10 @@ from uuid import UUID, uuid4
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import SecretStr
 
 from bonito.errors import InvalidSettings, UnreadableSecret
+from bonito.settings import Settings
 from bonito.tenancy import secrets
 from bonito.tenancy.secrets import SecretBox
 
@@ -162,6 +164,16 @@ def test_only_keys_of_32_bytes_make_a_keyring(keys: list[bytes]) -> None:
     else:
         with pytest.raises(ValueError, match="32 bytes"):
             SecretBox(keys)
+
+
+def test_the_keyring_comes_from_the_setting_and_else_from_the_file(tmp_path: Path) -> None:
+    named = Settings(data_dir=tmp_path, encryption_key=SecretStr(base64.b64encode(NEW).decode()))
+
+    assert secrets.open_box(named).newest_key_id == SecretBox([NEW]).newest_key_id
+    assert list(tmp_path.iterdir()) == []
+    assert secrets.open_box(Settings(data_dir=tmp_path)).newest_key_id == (
+        SecretBox(secrets.load_keys(tmp_path)).newest_key_id
+    )
 
 
 def test_every_seal_takes_a_new_nonce() -> None:
