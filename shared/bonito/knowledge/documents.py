@@ -45,13 +45,17 @@ PAGE: LiteralString = f"""
      ORDER BY file_path LIMIT %(limit)s
 """  # noqa: S608
 
-# Only what is at rest: content that is served and not about to be replaced, or an upload that nobody has read yet,
-# which stands with its hash as version. What failed is tried again when it is sent again.
+# What a document will serve if nothing else comes: what it serves, what is being built, or an upload that nobody has
+# read to its end, which stands with its hash as version. What failed is tried again when it is sent again.
 FIND_BY_HASH: LiteralString = f"""
     SELECT {COLUMNS} FROM kb_documents d
      WHERE org_id = %(org_id)s AND knowledge_base_id = %(knowledge_base_id)s AND deleted_at IS NULL
        AND (status IN ('ready', 'ready_with_warnings') AND file_hash = %(file_hash)s
-            OR status = 'pending' AND source_version = %(uploaded_version)s)
+            OR status IN ('pending', 'processing') AND source_version = %(uploaded_version)s
+            OR status = 'processing' AND EXISTS (
+               SELECT FROM kb_revisions r
+                WHERE r.org_id = d.org_id AND r.document_id = d.id AND r.status = 'building'
+                  AND r.file_hash = %(file_hash)s))
      ORDER BY file_path <> %(path)s, file_path LIMIT 1
 """  # noqa: S608
 

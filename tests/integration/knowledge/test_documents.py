@@ -171,6 +171,26 @@ async def test_content_that_is_about_to_be_replaced_is_not_already_there(
     assert await same(pool, org_id, base, "a.md", served_hash) is None
 
 
+async def test_content_that_is_being_read_or_built_is_already_there(
+    pool: Pool, org_id: UUID, base: KnowledgeBase
+) -> None:
+    announced = await announce(pool, org_id, base, "a.md", SOME_HASH)
+    async with tenant(pool, org_id) as conn:
+        await conn.execute("UPDATE kb_documents SET status = 'processing'")
+    assert await same(pool, org_id, base, "b.md", SOME_HASH) == announced.id
+
+    async with tenant(pool, org_id) as conn:
+        await conn.execute("UPDATE kb_documents SET source_version = 'of the store'")
+        await conn.execute(
+            """INSERT INTO kb_revisions (org_id, id, knowledge_base_id, generation_id, document_id, file_hash)
+               SELECT org_id, gen_random_uuid(), knowledge_base_id, id, %s, %s FROM kb_generations
+                WHERE knowledge_base_id = %s""",
+            [announced.id, SOME_HASH, base.id],
+        )
+    assert await same(pool, org_id, base, "b.md", SOME_HASH) == announced.id
+    assert await same(pool, org_id, base, "b.md", OTHER_HASH) is None
+
+
 async def test_of_two_documents_with_one_content_the_one_at_the_path_is_found(
     pool: Pool, org_id: UUID, base: KnowledgeBase
 ) -> None:
