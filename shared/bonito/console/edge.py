@@ -34,7 +34,7 @@ class Edge:
 
     The answer to a change is held until its audit row is committed, in a transaction of its own: so the row neither
     vanishes with a change that was rolled back, nor holds up one that was not. Where the row cannot be written, the
-    answer is a 500, though the change may stand: a change without a trace must not look like success.
+    answer is a 5xx, though the change may stand: a change without a trace must not look like success.
     """
 
     def __init__(self, app: ASGIApp, services: Services, new_id: Callable[[], UUID] = uuid4) -> None:
@@ -67,7 +67,7 @@ class Edge:
         except Exception as error:
             if started:
                 raise
-            await render(request_id, as_bonito_error(error))(scope, receive, send_with_headers)
+            await render(request_id, as_bonito_error(error, request_id))(scope, receive, send_with_headers)
 
     async def _record(self, note: AuditNote | None, status: int, request_id: str) -> None:
         if note is None or note.org_id is None or status in NOT_UNDERSTOOD:

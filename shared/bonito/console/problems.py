@@ -113,16 +113,16 @@ def render(
     return JSONResponse(body, status_code=error.status, headers=sent, media_type=MEDIA_TYPE)
 
 
-def as_bonito_error(error: Exception) -> BonitoError:
-    """The error that the caller is told of; what he may not see goes to the log."""
+def as_bonito_error(error: Exception, request_id: str) -> BonitoError:
+    """The error that the caller is told of; what he may not see goes to the log, under the request's id."""
     if isinstance(error, BonitoError):
         if error.status >= 500:
-            logger.warning("%s: %s", error.code, error, exc_info=error)
+            logger.warning("request %s: %s: %s", request_id, error.code, error, exc_info=error)
         return error
     if isinstance(error, OperationalError):
-        logger.error("the database failed", exc_info=error)
+        logger.error("request %s: the database failed", request_id, exc_info=error)
         return Overloaded("The database does not answer; try again shortly.", retry_after_s=1.0)
-    logger.error("unexpected failure", exc_info=error)
+    logger.error("request %s: unexpected failure", request_id, exc_info=error)
     return BonitoError("Something went wrong here; the log has it under the request's id.")
 
 
@@ -135,7 +135,7 @@ def install(app: FastAPI) -> None:
 
 
 async def _on_error(request: Request, error: Exception) -> JSONResponse:
-    return render(request.state.request_id, as_bonito_error(error))
+    return render(request.state.request_id, as_bonito_error(error, request.state.request_id))
 
 
 async def _on_invalid(request: Request, error: Exception) -> JSONResponse:
@@ -159,7 +159,7 @@ async def _on_http_exception(request: Request, error: Exception) -> JSONResponse
     elif error.status_code < 500:
         told = InvalidRequest("The body could not be read.")
     else:
-        told = as_bonito_error(error)
+        told = as_bonito_error(error, request.state.request_id)
     return render(request.state.request_id, told, headers=error.headers)
 
 

@@ -186,6 +186,7 @@ async def test_an_unexpected_failure_tells_nothing_but_the_requests_id(
             assert answer.json()["request_id"] == "find-me"
             assert "canary" not in answer.text
     assert "canary" in caplog.text
+    assert caplog.text.count("request find-me: unexpected failure") == 2
 
 
 async def test_a_database_that_is_gone_is_a_503(database: Database, org_id: UUID) -> None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 
 from bonito.errors import PermissionDenied
 from bonito.tenancy.permissions import ALLOWED, Permission, Role, is_allowed, require
+
+DOCS = Path(__file__).parents[3] / "docs" / "security.md"
 
 
 def test_every_role_has_more_than_the_one_below_it() -> None:
@@ -41,3 +45,11 @@ def test_what_no_role_lists_is_denied_to_the_owner_too(monkeypatch: pytest.Monke
 def test_a_refusal_names_the_least_role_that_would_do() -> None:
     with pytest.raises(PermissionDenied, match=r"role admin or higher \(keys:manage\); the token acts as viewer"):
         require(Role.VIEWER, Permission.KEYS_MANAGE)
+
+
+def test_the_docs_list_every_permission_and_who_has_it() -> None:
+    text = DOCS.read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(\w+:\w+)` \| [^|]+ \|((?: (?:yes)? ?\|){4})$", text, re.MULTILINE)
+
+    documented = {name: [cell.strip() == "yes" for cell in cells.split("|")[:4]] for name, cells in rows}
+    assert documented == {str(permission): [is_allowed(role, permission) for role in Role] for permission in Permission}
