@@ -22,6 +22,7 @@ from bonito.errors import AlreadyExists, DocumentError, InvalidRequest, NotFound
 
 if TYPE_CHECKING:
     from procrastinate import App
+    from psycopg import AsyncConnection
 
 logger = logging.getLogger(__name__)
 
@@ -376,8 +377,10 @@ async def open_queue(url: str, *, pool_size: int = 4) -> AsyncIterator[Procrasti
     """
     from procrastinate import App, PsycopgConnector
 
-    connector = PsycopgConnector(
-        conninfo=url, min_size=1, max_size=pool_size, kwargs={"autocommit": True, "prepare_threshold": None}
-    )
+    async def configure(connection: AsyncConnection[Any]) -> None:
+        connection.prepare_threshold = None  # a proxy may hand the next statement to another server
+        await connection.set_autocommit(True)
+
+    connector = PsycopgConnector(conninfo=url, min_size=1, max_size=pool_size, configure=configure)
     async with App(connector=connector).open_async() as app:
         yield ProcrastinateQueue(app)

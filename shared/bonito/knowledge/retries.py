@@ -33,8 +33,8 @@ class Leases:
     """
 
     work: timedelta = timedelta(seconds=60)
-    batch: timedelta = timedelta(seconds=20)
-    renewal: timedelta = timedelta(seconds=5)
+    batch: timedelta = timedelta(seconds=10)
+    renewal: timedelta = timedelta(seconds=3)
     waiting: timedelta = timedelta(minutes=30)
 
 
