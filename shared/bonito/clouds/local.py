@@ -148,7 +148,7 @@ class FolderStore:
         try:
             asked = root.joinpath(*parts)
             path = asked.resolve(strict=True)
-            if asked.parent.resolve() != asked.parent or not path.is_relative_to(root):
+            if asked.parent.resolve() != asked.parent or root not in path.parents:
                 raise _absent(key)
             return _open_below(root, path.relative_to(root).parts, key)
         except (FileNotFoundError, NotADirectoryError):

@@ -22,7 +22,6 @@ from bonito.knowledge import indexes, ingestion, schedule, sweeper, sync, vector
 from bonito.knowledge.context import Ingestion
 from bonito.knowledge.messages import EmbedMessage, IngestMessage, SyncMessage
 from bonito.knowledge.retries import is_retryable, retry_pause
-from bonito.settings import Settings
 
 logger = logging.getLogger(__name__)
 
@@ -63,18 +62,6 @@ class Options:
     is_alone: bool = False
     reconcile: timedelta = timedelta(minutes=5)
     maintenance_url: str | None = None
-
-    @classmethod
-    def of(cls, settings: Settings, *, maintenance_url: str | None) -> Options:
-        """As a deployment sets it; only the embedded database is surely direct, and has no other worker."""
-        is_embedded = settings.database_url is None
-        return cls(
-            concurrency=settings.worker_concurrency,
-            can_listen=is_embedded,
-            is_alone=is_embedded,
-            reconcile=timedelta(minutes=settings.reconcile_minutes),
-            maintenance_url=maintenance_url,
-        )
 
 
 class Retries(BaseRetryStrategy):

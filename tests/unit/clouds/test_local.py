@@ -1,0 +1,407 @@
+"""Stores on disk: one contract for all of them, and what only folders and only uploads must do."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from bonito.clouds.base import ObjectInfo, ObjectStore
+from bonito.clouds.copying import copy_capped
+from bonito.clouds.local import FolderStore, UploadStore, clean_key, is_ignored
+from bonito.errors import AlreadyExists, DocumentError, DocumentTooLarge, InvalidRequest, NotFound, UpstreamError
+
+Make = Callable[[Path], ObjectStore]
+STORES = pytest.mark.parametrize("make", [FolderStore, UploadStore])
+IS_ROOT = os.geteuid() == 0
+
+
+def write(root: Path, key: str, content: bytes = b"x") -> None:
+    path = root / key
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+
+
+async def keys(store: ObjectStore, prefix: str = "") -> list[str]:
+    return [info.key async for info in store.list(prefix)]
+
+
+async def pieces(*content: bytes) -> AsyncIterator[bytes]:
+    for piece in content:
+        yield piece
+
+
+# the contract: every ObjectStore
+
+
+@STORES
+async def test_a_fetched_object_is_the_one_that_head_and_listing_tell_of(make: Make, tmp_path: Path) -> None:
+    root, into = tmp_path / "root", tmp_path / "into"
+    write(root, "a/b c+%é😀.txt", b"content")
+    store = make(root)
+
+    fetched = await store.fetch("a/b c+%é😀.txt", into, max_bytes=7)
+
+    assert into.read_bytes() == b"content"
+    assert fetched.size == 7
+    assert fetched == await store.head("a/b c+%é😀.txt")
+    assert [fetched] == [info async for info in store.list("")]
+    assert fetched.modified_at.utcoffset() is not None
+
+
+@STORES
+async def test_an_absent_object_is_not_found(make: Make, tmp_path: Path) -> None:
+    write(tmp_path / "root", "folder/a.txt")
+    store = make(tmp_path / "root")
+
+    for key in ("b.txt", "folder", "folder/", "folder/b.txt", "folder/a.txt/c", "", ".", "a\0b", "x" * 5000):
+        with pytest.raises(NotFound):
+            await store.head(key)
+        with pytest.raises(NotFound):
+            await store.fetch(key, tmp_path / "into", max_bytes=10)
+
+
+@STORES
+async def test_an_object_above_the_cap_is_refused(make: Make, tmp_path: Path) -> None:
+    write(tmp_path / "root", "a.txt", b"12345678")
+
+    with pytest.raises(DocumentTooLarge, match="at most"):
+        await make(tmp_path / "root").fetch("a.txt", tmp_path / "into", max_bytes=7)
+
+
+@STORES
+async def test_an_empty_object_is_an_object(make: Make, tmp_path: Path) -> None:
+    write(tmp_path / "root", "a.txt", b"")
+
+    info = await make(tmp_path / "root").fetch("a.txt", tmp_path / "into", max_bytes=0)
+
+    assert (info.size, (tmp_path / "into").read_bytes()) == (0, b"")
+
+
+@STORES
+async def test_a_version_changes_with_the_content(make: Make, tmp_path: Path) -> None:
+    store = make(tmp_path / "root")
+    write(tmp_path / "root", "a.txt", b"one")
+    before = await store.head("a.txt")
+    write(tmp_path / "root", "a.txt", b"four")
+    changed = await store.head("a.txt")
+    (tmp_path / "root" / "b.txt").write_bytes(b"four")
+    os.utime(tmp_path / "root" / "b.txt", ns=(1, (tmp_path / "root" / "a.txt").stat().st_mtime_ns))
+    (tmp_path / "root" / "b.txt").replace(tmp_path / "root" / "a.txt")
+
+    assert len({before.version, changed.version, (await store.head("a.txt")).version}) == 3
+
+
+@STORES
+async def test_a_listing_is_whole_and_in_the_order_of_bytes(make: Make, tmp_path: Path) -> None:
+    names = ["a.txt", "a/b.txt", "a-b.txt", "a/c/d.txt", "z.txt", "é.txt", "😀/x.txt", "B.txt", "a/b/c.txt"]
+    names += [f"many/{number:04}.txt" for number in range(1005)]
+    for name in names:
+        if name != "a/b/c.txt":
+            write(tmp_path / "root", name)
+    write(tmp_path / "root", "a/b/c.txt")
+
+    listed = await keys(make(tmp_path / "root"))
+
+    assert listed == sorted(names, key=str.encode)
+
+
+@STORES
+async def test_a_prefix_is_a_beginning_of_keys_and_no_folder(make: Make, tmp_path: Path) -> None:
+    for name in ("docs/a.txt", "docs2/b.txt", "do.txt", "other/docs/c.txt", "docs/deep/d.txt"):
+        write(tmp_path / "root", name)
+    store = make(tmp_path / "root")
+
+    assert await keys(store, "docs") == ["docs/a.txt", "docs/deep/d.txt", "docs2/b.txt"]
+    assert await keys(store, "docs/") == ["docs/a.txt", "docs/deep/d.txt"]
+    assert await keys(store, "docs/d") == ["docs/deep/d.txt"]
+    assert await keys(store, "nothing") == []
+
+
+# folders
+
+
+@pytest.mark.parametrize(
+    "key",
+    ["../secret.txt", "a/../../secret.txt", "/etc/hostname", "a//b.txt", "./a.txt", "a/./b.txt", "..", "a/.."],
+)
+async def test_no_key_leads_out_of_the_folder(key: str, tmp_path: Path) -> None:
+    write(tmp_path, "secret.txt")
+    write(tmp_path / "root", "a/b.txt")
+
+    with pytest.raises(NotFound):
+        await FolderStore(tmp_path / "root").head(key)
+
+
+async def test_no_link_leads_out_of_the_folder(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    write(tmp_path, "outside/secret.txt")
+    write(root, "real/a.txt", b"inside")
+    (root / "file.txt").symlink_to(tmp_path / "outside" / "secret.txt")
+    (root / "folder").symlink_to(tmp_path / "outside")
+    (root / "loop").symlink_to(root)
+    (root / "endless.txt").symlink_to(root / "endless.txt")
+    (root / "within.txt").symlink_to(root / "real" / "a.txt")
+    store = FolderStore(root)
+
+    assert await keys(store) == ["real/a.txt", "within.txt"]
+    await store.fetch("within.txt", tmp_path / "into", max_bytes=10)
+    assert (tmp_path / "into").read_bytes() == b"inside"
+    for key in ("file.txt", "folder/secret.txt", "loop/real/a.txt", "endless.txt"):
+        with pytest.raises(NotFound):
+            await store.fetch(key, tmp_path / "into", max_bytes=10)
+
+
+async def test_what_is_no_file_is_no_document(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.txt")
+    write(tmp_path, "a.txt")
+
+    assert await keys(FolderStore(tmp_path)) == ["a.txt"]
+    with pytest.raises(NotFound):
+        await FolderStore(tmp_path).head("pipe.txt")
+
+
+async def test_names_of_other_programs_are_ignored(tmp_path: Path) -> None:
+    ignored = [
+        ".x",
+        ".git/a.txt",
+        "~$a.docx",
+        "a.txt~",
+        ".a.swp",
+        "a.swx",
+        "b.CRDOWNLOAD",
+        "c.part",
+        "Thumbs.db",
+        "#a#",
+    ]
+    for name in [*ignored, "a.txt", "x~y.txt", "part.txt"]:
+        write(tmp_path, name)
+    store = FolderStore(tmp_path)
+
+    assert await keys(store) == ["a.txt", "part.txt", "x~y.txt"]
+    for name in ignored:
+        assert is_ignored(name)
+        with pytest.raises(NotFound):
+            await store.head(name)
+
+
+async def test_names_that_cannot_be_stored_are_left_out(tmp_path: Path) -> None:
+    write(tmp_path, "a.txt")
+    (tmp_path / os.fsdecode(b"broken-\xff.txt")).write_bytes(b"x")
+    deep = Path(*["d" * 200] * 6)
+    write(tmp_path, str(deep / "far.txt"))
+
+    assert await keys(FolderStore(tmp_path)) == ["a.txt"]
+
+
+async def test_a_missing_folder_is_no_empty_one(tmp_path: Path) -> None:
+    store = FolderStore(tmp_path / "unmounted")
+
+    with pytest.raises(UpstreamError, match="folder is not there"):
+        await store.head("a.txt")
+    with pytest.raises(UpstreamError, match="folder is not there"):
+        await keys(store)
+
+
+@pytest.mark.skipif(IS_ROOT, reason="root may read everything")
+async def test_what_may_not_be_read_is_said(tmp_path: Path) -> None:
+    write(tmp_path, "a.txt")
+    write(tmp_path, "closed/b.txt")
+    (tmp_path / "a.txt").chmod(0)
+    store = FolderStore(tmp_path)
+
+    with pytest.raises(DocumentError, match="Permission denied"):
+        await store.head("a.txt")
+    assert await keys(store) == ["a.txt", "closed/b.txt"], "one that cannot be read is there all the same"
+    (tmp_path / "closed").chmod(0)
+    with pytest.raises(UpstreamError, match="closed"):
+        await keys(store)
+    (tmp_path / "closed").chmod(0o700)
+
+
+async def test_a_file_that_changes_under_the_copy_is_read_again(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    write(root, "a.txt", b"a" * 3_000_000)
+
+    class Busy(FolderStore):
+        changes = 2
+
+        async def head(self, key: str) -> ObjectInfo:
+            if self.changes:
+                self.changes -= 1
+                write(root, "a.txt", bytes([ord("b") + self.changes]) * 3_000_000)
+            return await super().head(key)
+
+    info = await Busy(root).fetch("a.txt", tmp_path / "into", max_bytes=10_000_000)
+
+    assert (tmp_path / "into").read_bytes() == b"b" * 3_000_000
+    assert info == await FolderStore(root).head("a.txt")
+
+
+async def test_a_file_that_never_rests_is_tried_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bonito.clouds.local.READ_PAUSE_S", 0.001)
+    root = tmp_path / "root"
+    write(root, "a.txt", b"a")
+
+    class Restless(FolderStore):
+        async def head(self, key: str) -> ObjectInfo:
+            with (root / "a.txt").open("ab") as file:
+                file.write(b"a")
+            return await super().head(key)
+
+    with pytest.raises(UpstreamError, match="keeps changing") as raised:
+        await Restless(root).fetch("a.txt", tmp_path / "into", max_bytes=10_000)
+    assert raised.value.retryable
+
+
+async def test_a_cancelled_copy_leaves_no_descriptor_open(tmp_path: Path) -> None:
+    write(tmp_path, "a.txt", b"x" * 20_000_000)
+    before = len(os.listdir("/proc/self/fd")) if Path("/proc/self/fd").exists() else 0
+    for pause in (0, 0, 0.001, 0.003):
+        task = asyncio.create_task(FolderStore(tmp_path).fetch("a.txt", tmp_path / "into", max_bytes=30_000_000))
+        await asyncio.sleep(pause)
+        task.cancel()
+        await asyncio.wait([task])
+    if before:
+        assert len(os.listdir("/proc/self/fd")) <= before + 1
+
+
+# uploads
+
+
+async def test_an_upload_appears_whole_and_replaces(tmp_path: Path) -> None:
+    store = UploadStore(tmp_path / "org" / "base")
+
+    first = await store.put("sub\\dir/./a.txt", pieces(b"one ", b"two"), max_bytes=7)
+    second = await store.put("sub/dir/a.txt", pieces(b"three"), max_bytes=7)
+
+    assert first.key == second.key == "sub/dir/a.txt"
+    assert await keys(store) == ["sub/dir/a.txt"]
+    assert (tmp_path / "org" / "base" / "sub/dir/a.txt").read_bytes() == b"three"
+
+
+async def test_an_upload_above_the_cap_leaves_nothing(tmp_path: Path) -> None:
+    store = UploadStore(tmp_path)
+
+    with pytest.raises(DocumentTooLarge):
+        await store.put("a.txt", pieces(b"1234", b"5678"), max_bytes=7)
+
+    assert await keys(store) == []
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+async def test_a_broken_upload_leaves_what_was_there(tmp_path: Path) -> None:
+    store = UploadStore(tmp_path)
+    await store.put("a.txt", pieces(b"old"), max_bytes=10)
+
+    async def broken() -> AsyncIterator[bytes]:
+        yield b"new"
+        raise ConnectionResetError
+
+    with pytest.raises(ConnectionResetError):
+        await store.put("a.txt", broken(), max_bytes=10)
+
+    assert (tmp_path / "a.txt").read_bytes() == b"old"
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["a.txt"]
+
+
+async def test_a_name_is_a_file_or_a_folder(tmp_path: Path) -> None:
+    store = UploadStore(tmp_path)
+    await store.put("a", pieces(b"x"), max_bytes=10)
+    await store.put("b/c", pieces(b"x"), max_bytes=10)
+
+    with pytest.raises(AlreadyExists):
+        await store.put("a/b", pieces(b"x"), max_bytes=10)
+    with pytest.raises(AlreadyExists):
+        await store.put("b", pieces(b"x"), max_bytes=10)
+    assert await keys(store) == ["a", "b/c"]
+
+
+async def test_a_deleted_upload_takes_its_empty_folders_along(tmp_path: Path) -> None:
+    store = UploadStore(tmp_path / "base")
+    await store.put("a/b/c.txt", pieces(b"x"), max_bytes=10)
+    await store.put("a/d.txt", pieces(b"x"), max_bytes=10)
+
+    assert await store.delete("a/b/c.txt")
+    assert not await store.delete("a/b/c.txt")
+    assert not await store.delete("a")
+    assert not (tmp_path / "base" / "a" / "b").exists()
+    assert await keys(store) == ["a/d.txt"]
+    await store.discard()
+    assert not (tmp_path / "base").exists()
+    assert await keys(store) == []
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        "/",
+        "..",
+        "../a.txt",
+        "a/../b.txt",
+        "a\\..\\b.txt",
+        "a\0b",
+        "a\nb.txt",
+        "\x7f.txt",
+        ".env",
+        "a/.git/config",
+        "~$a.docx",
+        "x" * 256,
+        "/".join(["x" * 200] * 6),
+        "\ud800.txt",
+    ],
+)
+async def test_a_name_that_cannot_be_a_documents_is_refused(name: str, tmp_path: Path) -> None:
+    with pytest.raises(InvalidRequest):
+        clean_key(name)
+    with pytest.raises(InvalidRequest):
+        await UploadStore(tmp_path).put(name, pieces(b"x"), max_bytes=10)
+
+
+@pytest.mark.parametrize(
+    ("name", "key"),
+    [("C:\\docs\\a.txt", "C:/docs/a.txt"), ("/abs/a.txt", "abs/a.txt"), ("cafe\u0301.txt", "café.txt"), ("a b", "a b")],
+)
+def test_a_name_is_cleaned(name: str, key: str) -> None:
+    assert clean_key(name) == key
+
+
+@given(st.text(max_size=60))
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_cleaned_name_is_clean_and_stays_below_the_root(tmp_path: Path, name: str) -> None:
+    try:
+        key = clean_key(name)
+    except InvalidRequest:
+        return
+    assert clean_key(key) == key
+    assert (tmp_path / key).resolve().is_relative_to(tmp_path)
+    assert not key.startswith("/")
+
+
+# the rule of sizes
+
+
+@given(st.lists(st.binary(max_size=20), max_size=10), st.integers(0, 60))
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+def test_never_more_than_the_cap_is_written(tmp_path: Path, content: list[bytes], max_bytes: int) -> None:
+    into, whole = tmp_path / "into", b"".join(content)
+
+    async def copy() -> int:
+        return await copy_capped(pieces(*content), into, max_bytes=max_bytes)
+
+    if len(whole) > max_bytes:
+        with pytest.raises(DocumentTooLarge):
+            asyncio.run(copy())
+        assert whole.startswith(into.read_bytes())
+        assert into.stat().st_size <= max_bytes
+    else:
+        assert asyncio.run(copy()) == len(whole)
+        assert into.read_bytes() == whole
+    assert threading.active_count() < 50
