@@ -16,8 +16,11 @@ from bonito.console.routers import (
     invites,
     keys,
     knowledge_bases,
+    logs,
     members,
+    models,
     organization,
+    providers,
     search,
     syncs,
     tokens,
@@ -37,6 +40,9 @@ ROUTERS = (
     documents.router,
     syncs.router,
     search.router,
+    providers.router,
+    models.router,
+    logs.router,
 )
 
 

@@ -8,6 +8,7 @@ from bonito.clouds.base import MessageQueue
 from bonito.database.pool import Pool
 from bonito.knowledge.search import Searcher
 from bonito.providers.base import EmbeddingModels
+from bonito.providers.registry import ProviderRegistry
 from bonito.settings import Settings
 from bonito.tenancy.secrets import SecretBox
 
@@ -21,4 +22,5 @@ class Services:
     secret_box: SecretBox
     queue: MessageQueue
     models: EmbeddingModels
+    registry: ProviderRegistry
     searcher: Searcher

@@ -21,6 +21,8 @@ ProviderType = Literal[
     "openai", "azure_openai", "bedrock", "vertex", "anthropic", "openai_compatible", "litellm", "local"
 ]
 
+# What the provider of this process has, always: nobody needs to ask it.
+LOCAL_MODELS = ("extractive", "all-minilm-l6-v2")
 SECRET_PURPOSE = "provider"  # noqa: S105 - what a secret is for, none itself
 
 COLUMNS: LiteralString = """
@@ -70,7 +72,7 @@ DELETE: LiteralString = """
 # Only if the row is still the one that was called; updated_at stays, since what serves requests did not change.
 SET_VERIFIED: LiteralString = f"""
     UPDATE providers
-       SET verified_at = CASE WHEN %(error)s::text IS NULL THEN now() END, verification_error = %(error)s,
+       SET verified_at = CASE WHEN %(is_verified)s THEN now() END, verification_error = %(error)s,
            listed_models = coalesce(%(listed_models)s, listed_models)
      WHERE org_id = %(org_id)s AND id = %(id)s AND updated_at = %(updated_at)s
     RETURNING {COLUMNS}
@@ -107,7 +109,14 @@ class ProviderAccount:
 
     def known_models(self) -> Sequence[str]:
         """What may be offered: its own list, or what it listed."""
-        return self.models if self.models is not None else self.listed_models or ()
+        if self.models is not None:
+            return self.models
+        return LOCAL_MODELS if self.type == "local" else self.listed_models or ()
+
+    @property
+    def is_unlisted(self) -> bool:
+        """Whether it may have any model: it is not held to a list, and has never told what it has."""
+        return self.models is None and self.listed_models is None and self.type != "local"
 
 
 @dataclass(frozen=True)
@@ -239,6 +248,7 @@ async def set_verified(
     *,
     org_id: UUID,
     account: ProviderAccount,
+    is_verified: bool,
     listed_models: Sequence[str] | None,
     error: str | None,
 ) -> ProviderAccount | None:
@@ -248,6 +258,7 @@ async def set_verified(
         conn: a transaction of the organization.
         org_id: the organization.
         account: as it was called.
+        is_verified: whether it accepted the credential.
         listed_models: what it listed; None keeps what was listed before.
         error: why it refused; None where it did not.
     """
@@ -255,6 +266,7 @@ async def set_verified(
         "org_id": org_id,
         "id": account.id,
         "updated_at": account.updated_at,
+        "is_verified": is_verified,
         "listed_models": None if listed_models is None else list(listed_models),
         "error": error,
     }

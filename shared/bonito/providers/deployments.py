@@ -59,7 +59,7 @@ def resolve(accounts: Sequence[ProviderAccount], name: str) -> Deployment:
             return _of_provider(account, rest)
     holders = [account for account in accounts if name in account.known_models()]
     if not holders:  # a provider that never listed its models may have any
-        holders = [account for account in accounts if account.models is None and account.listed_models is None]
+        holders = [account for account in accounts if account.is_unlisted]
         holders = holders if len(holders) == 1 else []
     if not holders:
         raise ModelNotFound(_no_model(accounts, name), param="model")
@@ -86,7 +86,7 @@ def choose_embedding(accounts: Sequence[ProviderAccount]) -> Deployment:
     candidates += [
         Deployment(account, model)
         for account in accounts
-        if account.type == "openai" and account.models is None and account.listed_models is None
+        if account.type == "openai" and account.is_unlisted
         for model in OPENAI_EMBEDDINGS
     ]
     known = [deployment for deployment in candidates if _rank(deployment) < len(KNOWN_EMBEDDINGS)]

@@ -144,6 +144,11 @@ class LiteLLMProvider:
         if base_url is not None:
             self._credential["api_base"] = str(client.policy.parse(base_url).url)
 
+    @property
+    def base_url(self) -> str:
+        """Where this provider is: its own address, or the vendor's."""
+        return self._credential.get("api_base") or f"litellm:{self._vendor}"
+
     async def call(self, request: ProviderRequest) -> GeneratedResponse:
         """Translate, send, and wait for the first piece; the errors are those of `Provider.call`."""
         arguments = self._arguments(request)

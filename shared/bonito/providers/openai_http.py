@@ -9,11 +9,11 @@ import sys
 from array import array
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from bonito.egress import client as egress
 from bonito.errors import BonitoError, InvalidRequest, ProviderFailed, ProviderTimeout
-from bonito.providers.base import EmbeddingResult, ProviderRequest, Usage
+from bonito.providers.base import EmbeddingResult, ProviderRequest, ProviderResponse, Usage
 from bonito.providers.refusals import refusal
 
 if TYPE_CHECKING:
@@ -197,12 +197,27 @@ class RelayedResponse:
         self._response.close()
 
 
+class EmbeddingEndpoint(Protocol):
+    """A provider that embeds, and where it is: a name alone does not tell which weights it serves."""
+
+    name: str
+
+    @property
+    def base_url(self) -> str:
+        """Its address, or what else tells it from others."""
+        ...
+
+    async def call(self, request: ProviderRequest) -> ProviderResponse:
+        """As `Provider.call`."""
+        ...
+
+
 class OpenAIEmbeddingModel:
     """EmbeddingModel over an endpoint's `/embeddings`."""
 
     def __init__(
         self,
-        provider: OpenAIProvider,
+        provider: EmbeddingEndpoint,
         model: str,
         *,
         dimensions: int | None = None,

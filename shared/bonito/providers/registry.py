@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     from bonito.egress.client import EgressClient
 
 OPENAI_BASE_URL = "https://api.openai.com/v1"
-SUPPORTED_TYPES = ("openai", "openai_compatible", "litellm")
+ASKABLE_TYPES = ("openai", "openai_compatible")  # a call tells their models; the others' are known without one
+SUPPORTED_TYPES = (*ASKABLE_TYPES, "litellm")
+OPENAI_CREDENTIAL = ("api_key", "organization")
 LOCAL = "local"
 MAX_INSTANCES = 10_000
 LISTING_MAX_AGE_S = 60.0
@@ -143,7 +145,11 @@ class ProviderRegistry:
         self._make(settings, credential)
 
     async def verify(self, org_id: UUID, account: ProviderAccount) -> ProviderAccount:
-        """Call the provider for its models, and keep what it told: the list, or why it refused."""
+        """Call the provider for its models, and keep what it told: the list, or why it refused.
+
+        LiteLLM lists what it knows of a vendor without asking anybody, which proves nothing about the credential: such
+        a provider gets its list and stays unverified.
+        """
         listed, problem = None, None
         self._listed_at[(org_id, account.id)] = self._clock()
         try:
@@ -153,7 +159,12 @@ class ProviderRegistry:
             problem = error.message
         async with tenant(self._pool, org_id) as conn:
             kept = await accounts.set_verified(
-                conn, org_id=org_id, account=account, listed_models=listed, error=problem
+                conn,
+                org_id=org_id,
+                account=account,
+                is_verified=problem is None and account.type != "litellm",
+                listed_models=listed,
+                error=problem,
             )
         self.forget(org_id)
         return kept or account
@@ -168,6 +179,7 @@ class ProviderRegistry:
             account
             for account in providers.accounts
             if account.models is None
+            and account.type in ASKABLE_TYPES
             and self._listed_at.get((org_id, account.id), -LISTING_MAX_AGE_S) <= now - LISTING_MAX_AGE_S
         ]
         if not stale:
@@ -189,14 +201,15 @@ class ProviderRegistry:
         return OrganizationProviders(org_id, tuple(rows))
 
     async def _make_embedding(self, org_id: UUID, deployment: Deployment) -> EmbeddingModel:
+        from bonito.providers.litellm_adapter import LiteLLMProvider
         from bonito.providers.openai_http import OpenAIEmbeddingModel, OpenAIProvider
 
-        if deployment.account.type == "local":
+        if deployment.account.type == LOCAL:
             return self._local_model(deployment)
         provider = await self.provider(org_id, deployment.account)
-        if isinstance(provider, OpenAIProvider):
-            return OpenAIEmbeddingModel(provider, deployment.model)
-        raise ModelNotFound(f"{deployment.name} cannot embed here.", param="embedding_model")
+        if not isinstance(provider, OpenAIProvider | LiteLLMProvider):
+            raise ModelNotFound(f"{deployment.name} cannot embed.", param="embedding_model")
+        return OpenAIEmbeddingModel(provider, deployment.model)
 
     def _local_model(self, deployment: Deployment) -> EmbeddingModel:
         if self._local_embedding is None:
@@ -209,19 +222,13 @@ class ProviderRegistry:
         """One provider per type; imports only the one that is asked for."""
         if (settings.name == LOCAL) != (settings.type == LOCAL):
             raise InvalidRequest("The name `local` belongs to the provider of this process.", param="name")
+        unused = [field for field in ("vendor", "region") if getattr(settings, field) and settings.type != "litellm"]
+        if unused:
+            raise InvalidRequest(f"Providers of the type {settings.type} have no {unused[0]}.", param=unused[0])
         if settings.type in ("openai", "openai_compatible"):
             return self._make_openai(settings, credential)
         if settings.type == "litellm":
-            from bonito.providers.litellm_adapter import LiteLLMProvider
-
-            return LiteLLMProvider(
-                self._client,
-                name=settings.name,
-                vendor=settings.vendor or settings.name,
-                credential=credential,
-                base_url=settings.base_url,
-                models=settings.models or (),
-            )
+            return self._make_litellm(settings, credential)
         if settings.type == LOCAL and self._local_embedding is not None:
             from bonito.providers.local.provider import LocalProvider
 
@@ -234,6 +241,11 @@ class ProviderRegistry:
     def _make_openai(self, settings: ProviderSettings, credential: Mapping[str, str]) -> Provider:
         from bonito.providers.openai_http import OpenAIProvider
 
+        unknown = credential.keys() - OPENAI_CREDENTIAL
+        if unknown:
+            raise InvalidRequest(
+                f"The credential of this type has the fields {', '.join(OPENAI_CREDENTIAL)}.", param="credential"
+            )
         base_url = settings.base_url or (OPENAI_BASE_URL if settings.type == "openai" else None)
         if base_url is None:
             raise InvalidRequest("A provider of this type needs its base_url, up to and with /v1.", param="base_url")
@@ -243,6 +255,19 @@ class ProviderRegistry:
             base_url=base_url,
             api_key=credential.get("api_key"),
             organization=credential.get("organization"),
+        )
+
+    def _make_litellm(self, settings: ProviderSettings, credential: Mapping[str, str]) -> Provider:
+        from bonito.providers.litellm_adapter import LiteLLMProvider
+
+        region = {"aws_region_name": settings.region} if settings.region else {}
+        return LiteLLMProvider(
+            self._client,
+            name=settings.name,
+            vendor=settings.vendor or settings.name,
+            credential={**credential, **region},
+            base_url=settings.base_url,
+            models=settings.models or (),
         )
 
 

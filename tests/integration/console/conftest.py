@@ -16,7 +16,7 @@ from bonito.console.services import Services
 from bonito.database.pool import Pool
 from bonito.tenancy.permissions import Role
 from tests.integration.conftest import Database
-from tests.integration.console.services import make_services
+from tests.integration.console.services import loopback_client, make_services
 from tests.integration.people import make_member
 
 
@@ -31,8 +31,9 @@ class Person:
 
 
 @pytest.fixture
-def services(pool: Pool, tmp_path: Path) -> Services:
-    return make_services(pool, tmp_path / "data")
+async def services(pool: Pool, tmp_path: Path) -> AsyncIterator[Services]:
+    async with loopback_client() as client:
+        yield make_services(pool, tmp_path / "data", client)
 
 
 @asynccontextmanager

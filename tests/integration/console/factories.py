@@ -60,6 +60,13 @@ async def document_id(world: World) -> str:
     return str(answer.json()["items"][0]["id"])
 
 
+async def provider_id(world: World) -> str:
+    base_url = "http://127.0.0.1:9/v1"  # nobody listens: the provider is there and not verified
+    return str(
+        (await world.made("/api/providers", name=f"p-{uuid4()}", type="openai_compatible", base_url=base_url))["id"]
+    )
+
+
 FACTORIES: Mapping[str, Callable[[World], Awaitable[str]]] = {
     "key_id": key_id,
     "token_id": token_id,
@@ -67,13 +74,14 @@ FACTORIES: Mapping[str, Callable[[World], Awaitable[str]]] = {
     "user_id": user_id,
     "name_or_id": name_or_id,
     "document_id": document_id,
+    "provider_id": provider_id,
 }
 
 # What is sent to a route, by its name: the arguments of httpx; without an entry an empty JSON object.
 BODIES: Mapping[str, Mapping[str, Any]] = {
     "set_member_role": {"json": {"role": "member"}},
-    "search_knowledge_base": {"json": {"query": "leave"}},
     "change_document": {"json": {"metadata": {"category": "policy"}}},
     "search_knowledge_base": {"json": {"query": "How many days?"}},
+    "change_provider": {"json": {"name": "p", "type": "openai_compatible", "base_url": "http://127.0.0.1:9/v1"}},
     "upload_documents": {"files": {"files": ("sick.md", b"# Sick leave")}},
 }

@@ -14,7 +14,7 @@ import uvicorn
 from bonito.console.app import create_app
 from bonito.database.pool import open_pool
 from tests.integration.conftest import Database
-from tests.integration.console.services import make_services
+from tests.integration.console.services import loopback_client, make_services
 
 
 @contextmanager
@@ -26,12 +26,14 @@ def serving(database: Database, data_dir: Path) -> Iterator[str]:
 
     async def serve() -> None:
         pool = await open_pool(database.runtime_url)
+        client = loopback_client()
         try:
-            app = create_app(make_services(pool, data_dir))
+            app = create_app(make_services(pool, data_dir, client))
             server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="off", access_log=False))
             stop.append(server)
             await server.serve(sockets=[listener])
         finally:
+            await client.aclose()
             await pool.close()
 
     thread = threading.Thread(target=asyncio.run, args=[serve()])

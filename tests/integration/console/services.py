@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 
 from bonito.console.services import Services
 from bonito.database.pool import Pool
+from bonito.egress.client import EgressClient
+from bonito.egress.policy import EgressPolicy
 from bonito.knowledge.search import Searcher
+from bonito.providers.registry import ProviderRegistry
 from bonito.settings import Settings
 from bonito.tenancy.secrets import SecretBox
 from tests.integration.knowledge.served import HashModels
@@ -24,13 +27,24 @@ class ListQueue:
         self.sent.append((queue, message))
 
 
-def make_services(pool: Pool, data_dir: Path | None = None) -> Services:
-    """Without a data directory nothing may be uploaded."""
+async def no_names(host: str) -> Sequence[str]:
+    raise OSError(f"no test asks for {host}")
+
+
+def loopback_client() -> EgressClient:
+    """Reaches this machine and nothing else."""
+    return EgressClient(EgressPolicy().with_loopback(), lookup=no_names)
+
+
+def make_services(pool: Pool, data_dir: Path | None = None, client: EgressClient | None = None) -> Services:
+    """Without a data directory nothing may be uploaded; without a client no provider may be called."""
+    box = SecretBox([bytes(32)])
     return Services(
         settings=Settings(data_dir=data_dir or Path("/nowhere")),
         pool=pool,
-        secret_box=SecretBox([bytes(32)]),
+        secret_box=box,
         queue=ListQueue(),
         models=HashModels(),
+        registry=ProviderRegistry(pool, box, client or loopback_client()),
         searcher=Searcher(pool, HashModels()),
     )

@@ -204,7 +204,9 @@ async def test_verifying_keeps_why_it_failed_and_the_last_list(
 ) -> None:
     account = await registry.verify(org_id, await add(pool, org_id, compatible(stub)))
     async with tenant(pool, org_id) as conn:
-        await accounts.set_verified(conn, org_id=org_id, account=account, listed_models=None, error="It is down.")
+        await accounts.set_verified(
+            conn, org_id=org_id, account=account, is_verified=False, listed_models=None, error="It is down."
+        )
         found = await accounts.get(conn, org_id=org_id, name_or_id="stub")
 
     assert (found.verified_at, found.verification_error) == (None, "It is down.")
