@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal, LiteralString
@@ -44,7 +44,6 @@ LOCK: LiteralString = f"""
 PAGE: LiteralString = f"""
     SELECT {COLUMNS} FROM knowledge_bases
      WHERE org_id = %(org_id)s AND deleted_at IS NULL AND name COLLATE "C" > %(after_name)s COLLATE "C"
-       AND (%(readable)s::uuid[] IS NULL OR id = ANY(%(readable)s::uuid[]))
      ORDER BY name COLLATE "C" LIMIT %(limit)s
 """  # noqa: S608
 
@@ -218,23 +217,10 @@ async def lock(conn: Connection, *, org_id: UUID, knowledge_base_id: UUID) -> Kn
     return found
 
 
-async def list_page(
-    conn: Connection,
-    *,
-    org_id: UUID,
-    limit: int,
-    after_name: str = "",
-    readable: Sequence[UUID] | None = None,
-) -> list[KnowledgeBase]:
-    """Up to `limit` bases in the order of names, those after `after_name`; of `readable` ones where that is given."""
-    row = {
-        "org_id": org_id,
-        "limit": limit,
-        "after_name": after_name,
-        "readable": None if readable is None else list(readable),
-    }
+async def list_page(conn: Connection, *, org_id: UUID, limit: int, after_name: str = "") -> list[KnowledgeBase]:
+    """Up to `limit` bases in the order of names, those after `after_name`."""
     async with conn.cursor(row_factory=class_row(KnowledgeBase)) as cursor:
-        await cursor.execute(PAGE, row)
+        await cursor.execute(PAGE, {"org_id": org_id, "limit": limit, "after_name": after_name})
         return await cursor.fetchall()
 
 

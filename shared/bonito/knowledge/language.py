@@ -15,8 +15,6 @@ from bonito.database.pool import Connection
 from bonito.errors import InvalidRequest
 from bonito.knowledge.function_words import STEMMED, UNSTEMMED
 
-UNKNOWN = "simple"
-
 # As much of a text as decides; words after these are not looked at.
 MAX_CHARACTERS, MAX_WORDS = 40_000, 3_000
 # Fewer may be names ("Maria de la Cruz") or quotations. A table of products has few; prose has a third.
