@@ -21,8 +21,8 @@ from bonito.providers.base import EmbeddingModels
 DEFAULT_OVERLAP = 50
 CRON_FIELDS = 5
 REBUILDING = frozenset({"embedding_model", "chunk_size", "chunk_overlap", "language"})
-# Two changes of one base at once are rare; a third in a row is told.
-ATTEMPTS = 3
+# Two changes at once of how one base is built are rare; whoever is overtaken again and again is told.
+ATTEMPTS = 5
 
 
 def check_cron(expression: str) -> str:
@@ -214,12 +214,14 @@ async def change_base(
         pinned = await _pin(pool, models, org_id=org_id, options=options) if rebuilds else None
         async with tenant(pool, org_id) as conn:
             base = await bases.lock(conn, org_id=org_id, knowledge_base_id=seen.id)
-            if change.applied_to(base) != options:
-                continue  # somebody else changed it while the model was looked up
-            base = await bases.update(conn, org_id=org_id, knowledge_base_id=base.id, options=options)
+            present = change.applied_to(base)
+            is_stale = change.rebuilds(base) if pinned is None else _build_of(present) != _build_of(options)
+            if is_stale:
+                continue  # somebody else changed what is built while the model was looked up
+            changed = await bases.update(conn, org_id=org_id, knowledge_base_id=base.id, options=present)
             if pinned is None:
-                return base, None
-            building = await _begin(conn, org_id=org_id, before=seen, pinned=pinned, options=options)
+                return changed, None
+            building = await _begin(conn, org_id=org_id, before=base, pinned=pinned, options=present)
             return await bases.get(conn, org_id=org_id, name_or_id=str(base.id)), building
     raise StateConflict("Others changed this knowledge base at the same time; look at it and send the change again.")
 
@@ -253,6 +255,10 @@ async def _begin(
     if building is not None:
         await generations.switch_if_complete(conn, org_id=org_id, knowledge_base_id=before.id)
     return building
+
+
+def _build_of(options: Options) -> dict[str, Any]:
+    return {name: getattr(options, name) for name in REBUILDING}
 
 
 def _check_source(base: KnowledgeBase, change: KnowledgeBaseChange, sources: SourcePolicy) -> None:
