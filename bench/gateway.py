@@ -8,7 +8,6 @@ that both see the same machine. All of it shares the machine's cores, which boun
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import contextlib
 import json
@@ -32,6 +31,7 @@ import psutil
 import psycopg
 import uvloop
 
+import bench
 from bench.stub_provider import CHUNKS
 from bonito.database import migrate
 from bonito.database.pool import open_pool, tenant
@@ -62,6 +62,7 @@ STREAMS = 100  # a round, one after the other
 TARGETS = {"added_p50_ms": 1.0, "requests_per_s": 1500}
 
 
+Pair = tuple[list[float], list[float]]  # asked directly, and through the gateway
 Measure = Callable[["Endpoint", int], Awaitable[list[float]]]
 
 
@@ -140,9 +141,16 @@ async def _run() -> dict[str, Any]:
             streams = await _alternate(direct, through, _first_content)
             cpu_of_streams = _cpu_s(process) - cpu_before
             memory = process.memory_info().rss / 2**20
+    figures = _figures(latencies, load, streams, cpu_of_load, cpu_of_streams)
+    return {**figures, "memory_mib": round(memory, 1), "cores": psutil.cpu_count(), "targets": TARGETS}
+
+
+def _figures(
+    latencies: Pair, load: Pair, streams: Pair, cpu_of_load: float, cpu_of_streams: float
+) -> dict[str, float | int]:
     cpu_per_request_ms = cpu_of_load / (ROUNDS * LOAD_REQUESTS) * 1000
     cpu_per_stream_ms = cpu_of_streams / (ROUNDS * STREAMS) * 1000
-    return {
+    figures = {
         "direct_p50_ms": _median_ms(latencies[0]),
         "gateway_p50_ms": _median_ms(latencies[1]),
         "added_p50_ms": _median_ms(latencies[1]) - _median_ms(latencies[0]),
@@ -155,16 +163,13 @@ async def _run() -> dict[str, Any]:
         "added_first_content_p50_ms": _median_ms(streams[1]) - _median_ms(streams[0]),
         "cpu_per_stream_ms": cpu_per_stream_ms,
         "cpu_per_chunk_ms": max(0.0, cpu_per_stream_ms - cpu_per_request_ms) / CHUNKS,
-        "chunks_per_stream": CHUNKS,
-        "memory_mib": memory,
-        "cores": psutil.cpu_count(),
-        "targets": TARGETS,
     }
+    return {name: round(value, 3) for name, value in figures.items()} | {"chunks_per_stream": CHUNKS}
 
 
-async def _alternate(direct: Endpoint, through: Endpoint, measure: Measure) -> tuple[list[float], list[float]]:
+async def _alternate(direct: Endpoint, through: Endpoint, measure: Measure) -> Pair:
     """Both in turns; the first round warms up and does not count for latencies and times."""
-    found: tuple[list[float], list[float]] = ([], [])
+    found: Pair = ([], [])
     for number in range(ROUNDS + 1):
         for endpoint, kept in zip((direct, through), found, strict=True):
             values = await measure(endpoint, number)
@@ -329,21 +334,9 @@ def _quantile_ms(values: list[float], share: float) -> float:
     return sorted(values)[int(len(values) * share)] * 1000
 
 
-def main() -> None:
-    """Print the figures."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
-    figures = run() if (arguments := parser.parse_args()) else {}
-    if arguments.json:
-        print(json.dumps(figures))
-        return
-    for name, value in figures.items():
-        print(f"{name:32}{value:12.3f}" if isinstance(value, float) else f"{name:32}{value!s:>12}")
-
-
 if __name__ == "__main__":
     if sys.argv[1:2] == ["serve"]:
         with contextlib.suppress(KeyboardInterrupt):
             uvloop.run(serve(sys.argv[2], int(sys.argv[3])))
     else:
-        main()
+        bench.show(run, __doc__)

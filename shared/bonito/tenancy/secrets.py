@@ -10,14 +10,16 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, LiteralString
+from typing import TYPE_CHECKING, Any, LiteralString
 from uuid import UUID
 
 from psycopg import AsyncConnection
 
 from bonito.database.pool import Connection
 from bonito.errors import InvalidSettings, NotFound, UnreadableSecret
-from bonito.settings import Settings
+
+if TYPE_CHECKING:
+    from bonito.settings import Settings
 
 KEY_BYTES = 32
 NONCE_BYTES = 12

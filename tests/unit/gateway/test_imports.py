@@ -31,6 +31,8 @@ FORBIDDEN = {
     "uvicorn",
     "watchfiles",
 }
+# What the gateway's modules themselves import only with the first call that needs it.
+LATER = {"aiohttp", "pydantic"}
 NEEDED_BY_A_PROCESS = "bonito.gateway.app, bonito.egress.client, bonito.providers.openai_http, bonito.knowledge.search"
 
 
@@ -41,8 +43,10 @@ def loaded_by(modules: str) -> set[str]:
 
 
 def test_the_gateway_imports_nothing_heavy() -> None:
-    assert loaded_by("bonito.gateway.app") & FORBIDDEN == set()
+    assert loaded_by("bonito.gateway.app") & (FORBIDDEN | LATER) == set()
 
 
 def test_neither_does_all_that_a_gateways_process_needs() -> None:
-    assert loaded_by(NEEDED_BY_A_PROCESS) & FORBIDDEN == set()
+    assert loaded_by(# What the gateway's modules themselves import only with the first call that needs it.
+LATER = {"aiohttp", "pydantic"}
+NEEDED_BY_A_PROCESS) & FORBIDDEN == set()
