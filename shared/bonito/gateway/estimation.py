@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import orjson
 
+from bonito.gateway.relay import MAX_PARSED_BYTES
 from bonito.gateway.requests import GatewayRequest
 from bonito.gateway.retrieval import Retrieval
 
@@ -22,7 +23,9 @@ def input_tokens(request: GatewayRequest, retrieval: Retrieval | None) -> int:
 
 
 def output_tokens(answer: bytes) -> int:
-    """About what a whole answer of a chat or a completion says."""
+    """About what a whole answer of a chat or a completion says; 0 for one that is too large to be text."""
+    if len(answer) > MAX_PARSED_BYTES:
+        return 0
     try:
         parsed = orjson.loads(answer)
     except orjson.JSONDecodeError:
@@ -34,6 +37,8 @@ def _chars(value: object) -> int:
     """The characters of texts: of messages, choices, content parts, or plain ones."""
     if isinstance(value, str):
         return len(value)
+    if isinstance(value, bytes):  # a number: the id of a token
+        return CHARS_PER_TOKEN
     if isinstance(value, list):
         return sum(_chars(item) for item in value)
     if isinstance(value, Mapping):

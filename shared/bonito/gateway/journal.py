@@ -130,6 +130,8 @@ class Journal:
         was_taken = bool(self.attempts) and self.attempts[-1].outcome in ("ok", "cancelled")
         if self.request is None or not was_taken:
             return Usage(), False
-        written = self.streamed_chunks or (estimation.output_tokens(self.answer) if self.answer else 0)
-        output = None if self.operation == "embeddings" else written
-        return Usage(estimation.input_tokens(self.request, self.retrieval), output), True
+        read = estimation.input_tokens(self.request, self.retrieval)
+        if self.operation == "embeddings":
+            return Usage(read), True
+        # A streamed chunk holds about one token.
+        return Usage(read, self.streamed_chunks or estimation.output_tokens(self.answer)), True

@@ -22,6 +22,7 @@ GATHER_S = 0.2  # how long a record waits for others to share its transaction
 RETRY_S = 1.0
 MAX_WAITING = 20_000  # records, of about a kilobyte each
 CLOSE_TIMEOUT_S = 10.0
+LAST_RECORDS_S = 0.1
 
 logger = logging.getLogger(__name__)
 
@@ -63,7 +64,12 @@ class PostgresUsageSink:
                     self._waiting.popleft()
 
     async def aclose(self) -> None:
-        """Write what waits, within a few seconds, and stop."""
+        """Write what waits, within a few seconds, and stop.
+
+        A server that stops cancels the requests that are still running, and does not wait for their ends: their records
+        are on the way.
+        """
+        await asyncio.sleep(LAST_RECORDS_S)
         task, self._task = self._task, None
         if task is not None:
             task.cancel()

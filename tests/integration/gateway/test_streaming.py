@@ -7,12 +7,14 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
+from uuid import UUID
 
 import httpx
 import openai
 import pytest
 
-from tests.integration.gateway.conftest import Gateway
+from tests.integration.conftest import Database
+from tests.integration.gateway.conftest import Gateway, running
 from tests.stub_provider import USAGE, WORDS, StubProvider, stream_events
 
 QUESTION: list[Any] = [{"role": "user", "content": "How many days of leave?"}]
@@ -161,6 +163,23 @@ async def test_tokens_are_estimated_where_the_provider_reports_none(gateway: Gat
 
     assert (row["status"], row["is_estimated"]) == (200, True)
     assert row["output_tokens"] > 0
+
+
+async def test_a_request_that_the_servers_end_cuts_short_is_recorded(
+    database: Database, org_id: UUID, stub: StubProvider
+) -> None:
+    async with httpx.AsyncClient(timeout=PATIENCE_S) as client:
+        async with running(database, org_id, stub) as gateway:
+            headers = {"authorization": f"Bearer {gateway.key}"}
+            body = {"model": "stub/hang", "messages": QUESTION}
+            url = f"{gateway.url}/v1/chat/completions"
+            asking = asyncio.create_task(client.post(url, json=body, headers=headers))
+            await asyncio.wait_for(stub.has_begun.wait(), PATIENCE_S)
+        with pytest.raises(httpx.HTTPError):
+            (await asking).raise_for_status()
+
+    await asyncio.wait_for(stub.hung_up.wait(), PATIENCE_S)
+    assert [(row["status"], row["error_code"]) for row in gateway.all_rows()] == [(503, "cancelled")]
 
 
 async def one_row(gateway: Gateway) -> dict[str, Any]:
