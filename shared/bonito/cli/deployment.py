@@ -62,8 +62,7 @@ def serve_console(host: HostOption = "127.0.0.1", port: PortOption = 8001, worke
 def _serve(part: Literal["gateway", "console"], host: str, port: int, workers: int) -> None:
     from bonito.local import servers
 
-    read_settings()  # a wrong variable stops here, in one line, and not in every worker
-    servers.serve(part, host=host, port=port, workers=workers)
+    servers.serve(part, read_settings(), host=host, port=port, workers=workers)
 
 
 def worker() -> None:
@@ -118,7 +117,7 @@ def verify(session: Session) -> None:
     answer = session.get("/api/audit-log/verify")
     session.show(answer, lambda: fields(answer))
     if not answer["is_intact"]:
-        raise CommandFailed("The audit log was tampered with.")
+        raise CommandFailed(f"The audit log was tampered with: entry {answer['fault_sequence']}. {answer['fault']}")
 
 
 def read_settings() -> Settings:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -81,8 +82,10 @@ def stats(session: Session, name: NameArgument) -> None:
 def delete(
     session: Session, name: NameArgument, yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False
 ) -> None:
-    """Delete a knowledge base with all its chunks; the source's own files stay."""
-    if not yes and sys.stdin.isatty() and not typer.confirm(f"Delete {name} and all its chunks?"):
+    """Delete a knowledge base with all its chunks; the source's own files stay, uploads go."""
+    if not yes and not sys.stdin.isatty():
+        raise CommandFailed(f"Nothing was deleted: nobody can be asked here, so say --yes to delete {name}.")
+    if not yes and not typer.confirm(f"Delete {name} and all its chunks?"):
         raise CommandFailed("Nothing was deleted.")
     session.request("DELETE", f"/api/knowledge-bases/{name}")
     session.show({"deleted": name}, lambda: f"Deleted {name}.")
@@ -164,9 +167,12 @@ def search(
     top_k: Annotated[int, typer.Option("--top-k", min=1, max=100, help="Results at most.")] = 5,
     mode: Annotated[str, typer.Option(help="hybrid, vector or keyword.")] = "hybrid",
     min_score: Annotated[float, typer.Option(min=0, max=1, help="Least score, 0 to 1.")] = 0.0,
+    filter_: Annotated[
+        str | None, typer.Option("--filter", help="A JSON object that a document's metadata must contain.")
+    ] = None,
 ) -> None:
     """Search a knowledge base; shows what a question would find."""
-    body = {"query": query, "top_k": top_k, "mode": mode, "min_score": min_score}
+    body = {"query": query, "top_k": top_k, "mode": mode, "min_score": min_score, "filter": _object(filter_)}
     answer = session.request("POST", f"/api/knowledge-bases/{name}/search", json=body)
     rows = [result | {"passage": " ".join(result["content"].split())[:160]} for result in answer["results"]]
     session.show(
@@ -189,6 +195,16 @@ def export(session: Session, name: NameArgument) -> None:
         except httpx.HTTPError as error:
             raise CommandFailed(unreachable(session.api_url, error)) from error
     sys.stdout.flush()
+
+
+def _object(text: str | None) -> dict[str, Any]:
+    try:
+        value = json.loads(text or "{}")
+    except ValueError as error:
+        raise typer.BadParameter(f"{text} is not JSON ({error}).") from error
+    if not isinstance(value, dict):
+        raise typer.BadParameter(f"{text} is not a JSON object.")
+    return value
 
 
 def _given(members: dict[str, Any]) -> dict[str, Any]:

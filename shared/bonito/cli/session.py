@@ -16,6 +16,7 @@ import httpx
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from bonito.errors import BonitoError
 
@@ -83,7 +84,7 @@ class Session:
         if self.as_json:
             sys.stdout.write(json.dumps(answer, indent=2, ensure_ascii=False) + "\n")
         elif not self.quiet and text is not None:
-            console().print(text())
+            console().print(text(), markup=False, highlight=False)
 
     def say(self, sentence: str) -> None:
         """A sentence for a person; nothing with --json or --quiet."""
@@ -129,9 +130,8 @@ def refusal(response: httpx.Response) -> str:
 
 def unreachable(url: str, error: httpx.HTTPError) -> str:
     """Why nothing came back, and what to look at."""
-    return (
-        f"No answer from {url} ({str(error) or type(error).__name__}). Is `bonito up` running, and is BONITO_API_URL right?"
-    )
+    reason = str(error) or type(error).__name__
+    return f"No answer from {url} ({reason}). Is `bonito up` running, and is BONITO_API_URL right?"
 
 
 def command(app: typer.Typer, name: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -191,9 +191,11 @@ def reporting_errors(function: Callable[..., None]) -> Callable[..., None]:
         except BrokenPipeError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # `bonito kb export | head` is no failure
             return
+        except OSError as error:
+            failure = f"{error.filename}: {error.strerror}" if error.filename else str(error)
         else:
             return
-        sys.stderr.write(f"bonito: {failure}\n")
+        sys.stderr.write(f"bonito: {plain(failure)}\n")
         raise typer.Exit(REFUSED)
 
     return run
@@ -209,11 +211,17 @@ def saved_credentials() -> dict[str, str]:
     return stored if isinstance(stored, dict) else {}
 
 
-def _cell(value: object) -> str:
+def plain(text: str) -> str:
+    """What came from elsewhere, a document's name or passage, without what would steer a terminal."""
+    return "".join(character if character.isprintable() else " " for character in text)
+
+
+def _cell(value: object) -> Text:
+    """A value as it is: brackets in it are no markup."""
     if value is None:
-        return "-"
+        return Text("-")
     if isinstance(value, bool):
-        return "yes" if value else "no"
+        return Text("yes" if value else "no")
     if isinstance(value, (dict, list)):
-        return json.dumps(value, ensure_ascii=False) if value else "-"
-    return str(value)
+        return Text(plain(json.dumps(value, ensure_ascii=False)) if value else "-")
+    return Text(plain(str(value)))

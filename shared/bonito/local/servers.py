@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
+import signal
 import socket
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from datetime import timedelta
+from types import FrameType
 from typing import Literal
 
+from psycopg_pool import PoolTimeout
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from bonito.console import app as console
 from bonito.console.services import Services as ConsoleServices
-from bonito.errors import InvalidSettings
+from bonito.errors import InvalidSettings, Overloaded
 from bonito.gateway import app as gateway
 from bonito.gateway.app import Services as GatewayServices
 from bonito.knowledge.parsing.process import ParserProcess
@@ -103,21 +107,43 @@ def make_console() -> ASGIApp:
     return _opened(console_app)
 
 
-def serve(part: Part, *, host: str, port: int, workers: int) -> None:
-    """Serve until the process is told to stop."""
+@contextlib.contextmanager
+def until_stopped() -> Iterator[None]:
+    """SIGINT and SIGTERM end the body as KeyboardInterrupt, wherever it is, and that is a good end."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)
+    with contextlib.suppress(KeyboardInterrupt):
+        yield
+
+
+def log_to_stderr(settings: Settings) -> None:
+    """Our own messages from BONITO_LOG_LEVEL on, those of libraries from warnings on."""
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.getLogger("bonito").setLevel(settings.log_level.upper())
+
+
+def serve(part: Part, settings: Settings, *, host: str, port: int, workers: int) -> None:
+    """Serve until the process is told to stop.
+
+    Raises:
+        InvalidSettings, SchemaMismatch, UnsafeDatabaseRole: told here, before any process of the server is started.
+        Overloaded: the database does not answer.
+    """
     import uvicorn
 
-    uvicorn.run(
-        f"bonito.local.servers:make_{part}",
-        factory=True,
-        host=host,
-        port=port,
-        workers=workers,
-        lifespan="on",
-        access_log=False,
-        server_header=False,
-        timeout_graceful_shutdown=GRACE_S,
-    )
+    with until_stopped():
+        asyncio.run(_try_out(settings))
+        uvicorn.run(
+            f"bonito.local.servers:make_{part}",
+            factory=True,
+            host=host,
+            port=port,
+            workers=workers,
+            lifespan="on",
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=GRACE_S,
+        )
 
 
 async def serve_here(parts: Parts, listener: socket.socket, *, announce: Callable[[], None]) -> None:
@@ -149,14 +175,15 @@ async def serve_here(parts: Parts, listener: socket.socket, *, announce: Callabl
 
 def run_worker(settings: Settings) -> None:
     """Work off the queue, with the schedule, until the process is told to stop."""
+    log_to_stderr(settings)
 
     async def work() -> None:
         maintenance = settings.maintenance_database_url
         options = worker_options(settings, maintenance.get_secret_value() if maintenance else None, is_alone=False)
-        async with assembled(settings, _runtime_url(settings), is_laptop=False) as parts, ParserProcess() as parser:
+        async with _assembled(settings) as parts, ParserProcess() as parser:
             await worker.run(parts.ingestion(parser), parts.queue, options)
 
-    with contextlib.suppress(KeyboardInterrupt):
+    with until_stopped():
         asyncio.run(work())
 
 
@@ -173,10 +200,28 @@ def worker_options(settings: Settings, maintenance_url: str | None, *, is_alone:
 
 def _opened(make: Callable[[Parts], ASGIApp]) -> Opened:
     settings = Settings.from_environ(os.environ)
-    return Opened(assembled(settings, _runtime_url(settings), is_laptop=False), make)
+    log_to_stderr(settings)
+    return Opened(_assembled(settings), make)
 
 
-def _runtime_url(settings: Settings) -> str:
+async def _try_out(settings: Settings) -> None:
+    """Make the parts once, for the sentence in which they may refuse."""
+    async with _assembled(settings):
+        pass
+
+
+@contextlib.asynccontextmanager
+async def _assembled(settings: Settings) -> AsyncIterator[Parts]:
     if settings.database_url is None:
         raise InvalidSettings("BONITO_DATABASE_URL is not set; only `bonito up` brings a database along.")
-    return settings.database_url.get_secret_value()
+    try:
+        async with assembled(settings, settings.database_url.get_secret_value(), is_laptop=False) as parts:
+            yield parts
+    except PoolTimeout as error:
+        raise Overloaded(
+            f"The database of BONITO_DATABASE_URL does not answer ({error.__cause__ or error})."
+        ) from error
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt

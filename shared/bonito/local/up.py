@@ -5,13 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import signal
 import socket
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import FrameType
 from uuid import UUID
 
 import aiohttp
@@ -52,14 +50,17 @@ def run(settings: Settings, options: Options) -> None:
     directory = DataDirectory(settings.data_dir.resolve())
     options = replace(options, watch=options.watch.resolve() if options.watch else None)
     settings = settings.model_copy(update={"data_dir": directory.root})
-    with directory.locked(), _listening(options.host, options.port) as listener, _database(settings, directory) as urls:
+    servers.log_to_stderr(settings)
+    # A signal also ends the making of the database; asyncio leaves a handler that it finds in place.
+    with (
+        servers.until_stopped(),
+        directory.locked(),
+        _listening(options.host, options.port) as listener,
+        _database(settings, directory) as urls,
+    ):
         known, owner_token = first_start.credentials_of(directory, urls.owner)
         settings = _with_roots(settings, options, first_start.followed_folders(urls.owner))
-        # Both end as KeyboardInterrupt, also while the parts are made; asyncio leaves a handler that it finds in place.
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, _interrupt)
-        with contextlib.suppress(KeyboardInterrupt):
-            asyncio.run(_Start(settings, options, directory, urls, known, owner_token).serve(listener))
+        asyncio.run(_Start(settings, options, directory, urls, known, owner_token).serve(listener))
 
 
 @dataclass(frozen=True)
@@ -143,10 +144,6 @@ async def _show_answer(credentials: Credentials, demo: str) -> None:
         async with asyncio.timeout(ANSWER_WITHIN_S):
             sys.stdout.write(await announcement.first_answer(credentials, demo=demo))
             sys.stdout.flush()
-
-
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
 
 
 @contextlib.contextmanager
