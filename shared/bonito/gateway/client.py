@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from types import TracebackType
 from uuid import uuid4
 
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from bonito.errors import PayloadTooLarge
 
@@ -91,22 +91,28 @@ class Client:
         """Send the head of the answer."""
         self.has_started = True
         own = [(b"x-request-id", self.request_id.encode())]
-        await self._send({"type": "http.response.start", "status": status, "headers": [*headers, *own]})
+        await self._emit({"type": "http.response.start", "status": status, "headers": [*headers, *own]})
 
     async def write(self, body: bytes) -> None:
         """Send a piece of the body at once."""
-        await self._send({"type": "http.response.body", "body": body, "more_body": True})
+        await self._emit({"type": "http.response.body", "body": body, "more_body": True})
 
     async def end(self, body: bytes = b"") -> None:
         """Send the last piece; from here on the caller may leave."""
         self.is_watched = False
-        await self._send({"type": "http.response.body", "body": body, "more_body": False})
+        await self._emit({"type": "http.response.body", "body": body, "more_body": False})
 
     async def answer(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
         """Send a whole answer of JSON."""
         head = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
         await self.start(status, [*head, *((name.encode(), value.encode()) for name, value in headers.items())])
         await self.end(body)
+
+    async def _emit(self, message: Message) -> None:
+        try:
+            await self._send(message)
+        except OSError as error:  # how some servers tell that the caller has left
+            raise ClientDisconnected from error
 
     async def disconnected(self) -> None:
         """Return when the caller has hung up, or the answer is complete."""

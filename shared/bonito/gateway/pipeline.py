@@ -8,17 +8,19 @@ Limits, policies, budgets and reservations are not built yet; where they belong,
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import traceback
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from time import perf_counter
-from uuid import uuid4
+from typing import TypeVar
+from uuid import UUID, uuid4
 
 import orjson
 import psycopg
 
-from bonito.errors import AddressNotAllowed, BonitoError, Overloaded, ProviderFailed, openai_body
+from bonito.errors import AddressNotAllowed, BonitoError, InvalidRequest, Overloaded, ProviderFailed, openai_body
 from bonito.gateway import requests
 from bonito.gateway.augmentation import context_message
 from bonito.gateway.authentication import GatewayKeys
@@ -30,7 +32,7 @@ from bonito.gateway.relay import StreamRelay, usage_of, with_bonito
 from bonito.gateway.requests import GatewayRequest
 from bonito.gateway.retrieval import Searcher, retrieve
 from bonito.metering.usage import Operation, UsageSink
-from bonito.providers.base import ProviderRequest, ProviderResponse, Usage
+from bonito.providers.base import Provider, ProviderRequest, ProviderResponse, Usage
 from bonito.providers.deployments import Deployment
 from bonito.providers.registry import ProviderRegistry
 from bonito.providers.sse import DONE, encode
@@ -41,6 +43,8 @@ STREAM_HEADERS = [
     (b"cache-control", b"no-cache"),
     (b"x-accel-buffering", b"no"),  # nginx would hold the stream back
 ]
+
+T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
@@ -57,6 +61,7 @@ class Pipeline:
         usage: takes one record per request.
         max_request_bytes: larger bodies are refused.
         provider_timeout_s: until a provider's answer begins.
+        refuse_stream_options: the providers that were seen to.
     """
 
     keys: GatewayKeys
@@ -66,6 +71,7 @@ class Pipeline:
     usage: UsageSink
     max_request_bytes: int
     provider_timeout_s: float
+    refuse_stream_options: set[UUID] = field(default_factory=set)
 
     async def handle(self, operation: Operation, client: Client) -> None:
         """Answer one request, whatever happens, and leave one record of it if the caller was recognised."""
@@ -98,8 +104,7 @@ class Pipeline:
             context = await self._retrieve_and_augment(journal, request)
             deployment = await self._route(journal, config, request)
             # Reserve: the most that the call can cost, before it is made.
-            upstream = request.provider_body(model=deployment.model, context=context)
-            response = await self._call(journal, client, deployment, upstream)
+            response = await self._call(journal, client, deployment, context)
             try:
                 await self._relay(journal, client, request, response)
             finally:
@@ -110,10 +115,9 @@ class Pipeline:
         """What was found, as a system message; None without a knowledge base, and where the caller goes on without."""
         if request.retrieval is None:
             return None
-        assert journal.principal is not None  # noqa: S101 - the first stage found it
         journal.begin()
         try:
-            retrieval = await retrieve(self.searcher, journal.principal, request.retrieval)
+            retrieval = await retrieve(self.searcher, expect(journal.principal), request.retrieval)
         finally:
             journal.ended("retrieve")
         journal.retrieval = retrieval
@@ -126,33 +130,54 @@ class Pipeline:
         journal.ended("route")
         return journal.deployment
 
-    async def _call(self, journal: Journal, client: Client, deployment: Deployment, body: bytes) -> ProviderResponse:
-        """The provider's answer as soon as its head is there; one attempt."""
-        assert journal.request is not None and journal.principal is not None  # noqa: S101, PT018 - earlier stages
+    async def _call(
+        self, journal: Journal, client: Client, deployment: Deployment, context: str | None
+    ) -> ProviderResponse:
+        """The provider's answer as soon as its head is there.
+
+        One attempt; a second one only where the provider does not know `stream_options`, which was ours.
+        """
         journal.begin()
-        try:
-            provider = await self.registry.provider(journal.principal.org_id, deployment.account)
-            request = ProviderRequest(
+        provider = await self._provider(journal, deployment)
+        request = expect(journal.request)
+        asks_usage = deployment.account.id not in self.refuse_stream_options
+        while True:
+            body = request.provider_body(model=deployment.model, context=context, asks_usage=asks_usage)
+            upstream = ProviderRequest(
                 operation=journal.operation,
                 body=body,
-                is_stream=journal.request.is_stream,
+                is_stream=request.is_stream,
                 headers=client.forwarded_headers,
                 timeout_s=self.provider_timeout_s,
             )
-            response = await provider.call(request)
-        except AddressNotAllowed as error:  # the organization's mistake, not the caller's
-            journal.attempted(ProviderFailed.code)
-            raise ProviderFailed(
-                f"The provider {deployment.account.name} has an address that this deployment does not allow."
-            ) from error
+            try:
+                response = await provider.call(upstream)
+            except asyncio.CancelledError:
+                journal.attempted("cancelled")
+                raise
+            except BonitoError as error:
+                journal.attempted(error.code)
+                if isinstance(error, AddressNotAllowed):
+                    raise _unusable(deployment) from error
+                if not (asks_usage and request.has_unasked_usage and _is_about_stream_options(error)):
+                    raise
+                asks_usage = False
+                self.refuse_stream_options.add(deployment.account.id)
+            else:
+                journal.attempted("ok")
+                return response
+
+    async def _provider(self, journal: Journal, deployment: Deployment) -> Provider:
+        """What calls the deployment; a provider that is set up wrongly is not the caller's mistake."""
+        org_id = expect(journal.principal).org_id
+        try:
+            return await self.registry.provider(org_id, deployment.account)
+        except Overloaded:
+            raise
         except BonitoError as error:
-            journal.attempted(error.code)
-            raise
-        except asyncio.CancelledError:
-            journal.attempted("cancelled")
-            raise
-        journal.attempted("ok")
-        return response
+            journal.attempted(ProviderFailed.code)
+            logger.warning("Provider %s of %s cannot be used: %s", deployment.account.name, org_id, error.code)
+            raise _unusable(deployment) from error
 
     async def _relay(
         self, journal: Journal, client: Client, request: GatewayRequest, response: ProviderResponse
@@ -231,10 +256,11 @@ class Pipeline:
         journal.failed(error.status, error.code)
         await self._log(journal)
         body = orjson.dumps(openai_body(error))
-        if client.has_started:
-            await client.end(encode(body) + DONE)
-        else:
-            await client.answer(error.status, error_headers(error) | _decoded(journal), body)
+        with contextlib.suppress(ClientDisconnected):
+            if client.has_started:
+                await client.end(encode(body) + DONE)
+            else:
+                await client.answer(error.status, error_headers(error) | _decoded(journal), body)
 
     async def _log(self, journal: Journal) -> None:
         """Hand the record over, once, before the last byte."""
@@ -261,6 +287,20 @@ def typed_error(error: Exception, request_id: str) -> BonitoError:
 def error_headers(error: BonitoError) -> dict[str, str]:
     """What a refusal tells in its head: when to come back."""
     return {} if error.retry_after_s is None else {"retry-after": str(max(0, -int(-error.retry_after_s // 1)))}
+
+
+def expect(value: T | None) -> T:
+    """What an earlier stage has found."""
+    assert value is not None  # noqa: S101 - the stages run in their order
+    return value
+
+
+def _unusable(deployment: Deployment) -> ProviderFailed:
+    return ProviderFailed(f"The provider {deployment.account.name} cannot be used here; its settings need a look.")
+
+
+def _is_about_stream_options(error: BonitoError) -> bool:
+    return isinstance(error, InvalidRequest) and "stream_options" in f"{error.param} {error.message}"
 
 
 def _decoded(journal: Journal) -> dict[str, str]:

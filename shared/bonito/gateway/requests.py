@@ -54,12 +54,18 @@ class GatewayRequest:
     retrieval: RetrievalOptions | None
     body: JsonObject
 
-    def provider_body(self, *, model: str, context: str | None) -> bytes:
+    @property
+    def has_unasked_usage(self) -> bool:
+        """Whether the usage of a stream is asked of the provider although the caller did not ask."""
+        return self.is_stream and not self.wants_usage
+
+    def provider_body(self, *, model: str, context: str | None, asks_usage: bool = True) -> bytes:
         """The caller's JSON, byte for byte but for what must differ.
 
         Args:
             model: as the provider names it.
             context: the system message of the augmentation, in front of the caller's messages; None without.
+            asks_usage: whether a stream's usage is asked for even when the caller did not.
         """
         edits: dict[str, str | None] = {PRIVATE_FIELD: None}
         if model != self.model:
@@ -69,7 +75,7 @@ class GatewayRequest:
             edits["messages"] = prepended(self.body.source("messages"), message)
         elif context is not None:
             edits["prompt"] = json.dumps(f"{context}\n\n{self.body.value('prompt')}", ensure_ascii=True)
-        if self.is_stream and not self.wants_usage:
+        if asks_usage and self.has_unasked_usage:
             edits["stream_options"] = self._options_with_usage()
         return self.body.edited(edits).encode()
 

@@ -80,9 +80,15 @@ def upstream_message(body: bytes) -> tuple[str, str | None]:
         if isinstance(found, str):
             return found, param
         if isinstance(found, list):  # FastAPI's list of what is wrong
-            parts = (part.get("msg") for part in found if isinstance(part, dict))
-            return "; ".join(part for part in parts if isinstance(part, str)), param
+            return "; ".join(_problem(part) for part in found if isinstance(part, dict) and "msg" in part), param
     return "", param
+
+
+def _problem(part: Mapping[str, object]) -> str:
+    """One of FastAPI's problems: `stream_options: Extra inputs are not permitted`."""
+    place = part.get("loc")
+    names = [str(name) for name in place if name != "body"] if isinstance(place, list) else []
+    return f"{'.'.join(names)}: {part['msg']}" if names else str(part["msg"])
 
 
 def safe_message(text: str, secrets: Iterable[str] = ()) -> str:

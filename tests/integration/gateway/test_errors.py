@@ -109,6 +109,23 @@ async def test_a_body_that_is_wrong_is_a_400_that_names_the_field(
     assert stub.received == []
 
 
+async def test_a_credential_that_does_not_open_is_not_the_callers_mistake(
+    gateway: Gateway, database: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    with psycopg.connect(database.superuser_url) as connection:
+        connection.execute("UPDATE secrets SET key_id = 'lost' WHERE org_id = %s", [gateway.org_id])
+    with psycopg.connect(database.superuser_url) as connection:
+        connection.execute("UPDATE providers SET updated_at = now() WHERE org_id = %s", [gateway.org_id])
+    gateway.registry.forget(gateway.org_id)
+
+    with pytest.raises(openai.InternalServerError) as refused:
+        await gateway.client().chat.completions.create(model="stub/echo", messages=QUESTION)
+
+    assert (refused.value.status_code, refused.value.code) == (502, "upstream_error")
+    assert "lost" not in refused.value.message
+    assert "unreadable_secret" in caplog.text
+
+
 async def test_a_body_without_a_declared_length_is_bounded_too(gateway: Gateway, raw: httpx.AsyncClient) -> None:
     async def endless() -> AsyncIterator[bytes]:
         for _ in range(25):

@@ -165,6 +165,24 @@ async def test_tokens_are_estimated_where_the_provider_reports_none(gateway: Gat
     assert row["output_tokens"] > 0
 
 
+async def test_a_provider_that_knows_no_stream_options_is_asked_without_them(
+    gateway: Gateway, stub: StubProvider
+) -> None:
+    client = gateway.client()
+    for _ in range(2):
+        stream = await client.chat.completions.create(model="stub/strict", messages=QUESTION, stream=True)
+        chunks: list[Any] = [chunk async for chunk in stream]
+    with pytest.raises(openai.BadRequestError, match="stream_options: Not permitted"):
+        await client.chat.completions.create(
+            model="stub/strict", messages=QUESTION, stream=True, stream_options={"include_usage": True}
+        )
+    rows = await gateway.rows()
+
+    assert ["stream_options" in one.json() for one in stub.received] == [True, False, False, True]
+    assert [attempt["outcome"] for attempt in chunks[-1].bonito["route"]["attempts"]] == ["ok"]
+    assert [(row["status"], row["is_estimated"]) for row in rows] == [(200, True), (200, True), (400, False)]
+
+
 async def test_a_request_that_the_servers_end_cuts_short_is_recorded(
     database: Database, org_id: UUID, stub: StubProvider
 ) -> None:

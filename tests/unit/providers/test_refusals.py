@@ -57,6 +57,11 @@ def test_each_status_is_one_typed_error(status: int, kind: type[BonitoError]) ->
         pytest.param({"object": "error", "message": "too long"}, "too long", id="vllm"),
         pytest.param({"detail": "Not Found"}, "Not Found", id="fastapi"),
         pytest.param({"detail": [{"msg": "field required"}, {"msg": "b"}]}, "field required; b", id="fastapi-list"),
+        pytest.param(
+            {"detail": [{"loc": ["body", "stream_options", 0], "msg": "Extra inputs are not permitted"}]},
+            "stream_options.0: Extra inputs are not permitted",
+            id="fastapi-list-with-places",
+        ),
         pytest.param({"type": "error", "error": {"type": "x", "message": "bad"}}, "bad", id="anthropic"),
     ],
 )
