@@ -28,7 +28,6 @@ positive_data_acceptance.expected-statuses = ["2xx", "400", "401", "403", "404",
 # Run by itself: it finds the token that it is called with, and ends it.
 LAST = "revoke_token"
 DOCUMENT = create_app(cast("Services", None)).openapi()
-TAGS = sorted({tag for path in DOCUMENT["paths"].values() for operation in path.values() for tag in operation["tags"]})
 
 
 def run(database: Database, org_id: UUID, directory: Path, *options: str) -> subprocess.CompletedProcess[str]:
@@ -59,17 +58,18 @@ def check(finished: subprocess.CompletedProcess[str]) -> None:
     assert "Authentication failed" not in finished.stdout, finished.stdout
 
 
-@pytest.mark.parametrize("tag", TAGS)
-def test_schemathesis_finds_nothing(database: Database, org_id: UUID, tmp_path: Path, tag: str) -> None:
-    options = ("--phases", "examples,coverage,fuzzing", "--max-examples", "5")
+@pytest.mark.parametrize("half", ["--include-path-regex", "--exclude-path-regex"])
+def test_schemathesis_finds_nothing(database: Database, org_id: UUID, tmp_path: Path, half: str) -> None:
+    options = ("--phases", "examples,coverage,fuzzing", "--max-examples", "5", "--exclude-operation-id", LAST)
 
-    check(run(database, org_id, tmp_path, *options, "--include-tag", tag, "--exclude-operation-id", LAST))
+    check(run(database, org_id, tmp_path, *options, half, "^/api/knowledge-bases"))
 
 
 def test_schemathesis_finds_nothing_where_it_ends_its_own_token(
     database: Database, org_id: UUID, tmp_path: Path
 ) -> None:
-    finished = run(database, org_id, tmp_path, "--max-examples", "5", "--include-operation-id", LAST)
+    options = ("--phases", "coverage,fuzzing", "--max-examples", "5", "--include-operation-id", LAST)
+    finished = run(database, org_id, tmp_path, *options)
 
     assert finished.returncode == 0, finished.stdout + finished.stderr
 
