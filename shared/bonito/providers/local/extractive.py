@@ -169,6 +169,7 @@ async def _stream(head: Mapping[str, object], answer: _Answer, *, includes_usage
     yield chunk({"role": "assistant", "content": "", "refusal": None})
     for piece in answer.pieces:
         yield chunk({"content": piece})
+        await asyncio.sleep(0)  # the loop sees others in between, and a caller who hangs up
     yield chunk({}, answer.finish_reason)
     if includes_usage:
         yield encode(_dump(base | {"choices": [], "usage": answer.usage}))
