@@ -27,6 +27,7 @@ from bonito.tenancy.permissions import Permission, require
 from bonito.tenancy.tokens import Principal
 
 MAX_JSON_BYTES = 2**20
+MAX_TARGET_CHARACTERS = 500
 
 
 @dataclass
@@ -97,7 +98,7 @@ class OpenGate:
     def _note(self, request: Request) -> AuditNote | None:
         if self.audit is None:
             return None
-        request.state.audit = AuditNote(action=self.audit, target=request.url.path)
+        request.state.audit = AuditNote(action=self.audit, target=_path_of(request))
         return request.state.audit  # type: ignore[no-any-return]  # a state's attributes are untyped
 
 
@@ -115,7 +116,7 @@ class Gate:
         principal = await authentication.principal(request, services.pool)
         note = None
         if self.audit is not None:
-            note = AuditNote(self.audit, request.url.path, principal.org_id, f"user:{principal.user_id}")
+            note = AuditNote(self.audit, _path_of(request), principal.org_id, f"user:{principal.user_id}")
             note.details["token_id"] = str(principal.token_id)
             request.state.audit = note
         require(principal.role, self.permission)
@@ -130,6 +131,11 @@ class Gate:
         call = request.state.call
         assert isinstance(call, Call)  # noqa: S101 - ApiRoute opened the gate
         return call
+
+
+def _path_of(request: Request) -> str:
+    """What a refused change was about, as far as it was told; Postgres keeps no NUL character."""
+    return request.url.path[:MAX_TARGET_CHARACTERS].replace("\0", "\ufffd")
 
 
 def requires(permission: Permission, *, audit: str | None = None, max_body_bytes: int = MAX_JSON_BYTES) -> Any:  # noqa: ANN401 - what Depends answers

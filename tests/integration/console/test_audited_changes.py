@@ -59,6 +59,17 @@ async def test_a_refused_change_is_recorded_as_refused(owner: Person, services: 
     ]
 
 
+async def test_a_refusal_at_a_path_that_cannot_be_stored_is_recorded_all_the_same(
+    owner: Person, services: Services, database: Database
+) -> None:
+    viewer = make_member(database, owner.org_id, Role.VIEWER)
+    async with client_of(services, viewer.token) as client:
+        answers = [await client.delete(f"/api/keys/{thing}") for thing in ("%00", "%ff%fe", "x" * 5000)]
+
+    assert [answer.status_code for answer in answers] == [403] * 3
+    assert [entry["details"]["outcome"] for entry in await entries(owner)] == ["refused"] * 3
+
+
 async def test_what_was_not_understood_or_not_authenticated_is_no_entry(
     owner: Person, anonymous: httpx.AsyncClient
 ) -> None:
