@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import openai
 import pytest
 
 ROOT = Path(__file__).parents[2]
@@ -30,6 +31,8 @@ class Bonito:
     arguments: tuple[str, ...] = ()
     environment: dict[str, str] = field(default_factory=dict)
     process: subprocess.Popen[str] | None = None
+    begin: int = 0  # where the log of the process that runs now begins
+    said: str = ""  # what a fixture was answered, for the tests that share it
 
     @property
     def data_dir(self) -> Path:
@@ -51,8 +54,20 @@ class Bonito:
 
     def start(self) -> Bonito:
         """Start the process and return once it says that it is ready."""
+        self.launch()
+        assert self.process is not None
+        begin = self.begin
+        deadline = time.monotonic() + START_S
+        while "is ready" not in self.log.read_text()[begin:]:
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                raise AssertionError(f"`bonito up` did not become ready:\n{self.log.read_text()[-4000:]}")
+            time.sleep(0.05)
+        return self
+
+    def launch(self) -> None:
+        """Start the process, and do not wait for it."""
         self.directory.mkdir(parents=True, exist_ok=True)
-        begin = self.log.stat().st_size if self.log.exists() else 0
+        self.begin = len(self.log.read_text()) if self.log.exists() else 0
         with self.log.open("a") as log:
             command = [str(BONITO), "up", "--port", "0", *self.arguments]
             self.process = subprocess.Popen(
@@ -63,18 +78,12 @@ class Bonito:
                 env=self.clean_environment,
                 start_new_session=True,
             )
-        deadline = time.monotonic() + START_S
-        while "is ready" not in self.log.read_text()[begin:]:
-            if self.process.poll() is not None or time.monotonic() > deadline:
-                raise AssertionError(f"`bonito up` did not become ready:\n{self.log.read_text()[-4000:]}")
-            time.sleep(0.05)
-        return self
 
-    def stop(self) -> int:
-        """Ctrl-C, and the exit status."""
+    def stop(self, number: signal.Signals = signal.SIGINT) -> int:
+        """Ctrl-C or another signal, and the exit status."""
         assert self.process is not None
         if self.process.poll() is None:
-            self.process.send_signal(signal.SIGINT)
+            self.process.send_signal(number)
         status = self.process.wait(60)
         self.process = None
         return status
@@ -106,6 +115,12 @@ class Bonito:
 
     def json(self, *arguments: str) -> Any:
         return json.loads(self.cli(*arguments, "--json"))
+
+
+def client(bonito: Bonito) -> openai.OpenAI:
+    """The unmodified SDK, with the owner's gateway key."""
+    known = bonito.credentials
+    return openai.OpenAI(base_url=known["gateway_url"], api_key=known["gateway_key"], max_retries=0)
 
 
 def eventually(describe: Callable[[], object], expected: Callable[[Any], bool]) -> Any:

@@ -10,15 +10,10 @@ from pathlib import Path
 import openai
 import pytest
 
-from tests.acceptance.conftest import Bonito
+from tests.acceptance.conftest import Bonito, client
 
 QUESTION = "How many vacation days do I get after five years of service?"
 NODE = Path(__file__).parent / "node"
-
-
-def client(bonito: Bonito) -> openai.OpenAI:
-    known = bonito.credentials
-    return openai.OpenAI(base_url=known["gateway_url"], api_key=known["gateway_key"], max_retries=0)
 
 
 def test_the_answer_cites_document_page_and_section(demo: Bonito) -> None:

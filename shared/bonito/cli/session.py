@@ -23,6 +23,7 @@ from bonito.errors import BonitoError
 REFUSED = 1
 WRONG_USAGE = 2
 PAGE_SIZE = 100
+UNBOUNDED = 1_000_000  # columns of a stdout that is no terminal
 # An upload of 50 MB over a slow line takes a while; a sync answers at once.
 TIMEOUT = httpx.Timeout(300.0, connect=10.0)
 
@@ -93,13 +94,15 @@ class Session:
 
 
 def console() -> Console:
-    """Plain text, without colour or spinner, where stdout is no terminal."""
-    return Console(soft_wrap=not sys.stdout.isatty())
+    """Plain text, without colour or spinner, and nothing cut off, where stdout is no terminal."""
+    return Console() if sys.stdout.isatty() else Console(soft_wrap=True, width=UNBOUNDED)
 
 
 def table(rows: Sequence[Mapping[str, Any]], *columns: str) -> Table:
     """The named members of each row, as a table."""
-    result = Table(*(column.replace("_", " ") for column in columns), box=None, pad_edge=False, header_style="bold")
+    result = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        result.add_column(column.replace("_", " "), overflow="fold")
     for row in rows:
         result.add_row(*(_cell(row.get(column)) for column in columns))
     return result
