@@ -35,7 +35,7 @@ def context_message(results: Sequence[SearchResult]) -> str:
 def _block(number: int, result: SearchResult) -> str:
     """One source: `[1] text (source: pto.md, p.3)`."""
     page = f", p.{result.page}" if result.page is not None else ""
-    document = CONTROL.sub(" ", result.document_name).strip()
+    document = CONTROL.sub(" ", result.document_path).strip()
     return f"[{number}] {result.content.strip()} (source: {document}{page})"
 
 

@@ -78,7 +78,7 @@ def sources(results: Sequence[SearchResult]) -> list[dict[str, Any]]:
     """The citations, in the order of the numbers that the prompt gives them."""
     return [
         {
-            "document": result.document_name,
+            "document": result.document_path,
             "page": result.page,
             "section": result.section,
             "relevance_score": round(result.score, 4),

@@ -26,7 +26,7 @@ def result(content: str, *, name: str = "pto.md", page: int | None = 3, **fields
         "content": content,
         "score": 0.81234567,
         "document_id": UUID(int=2),
-        "document_name": name,
+        "document_name": name.rpartition("/")[2],
         "document_path": name,
         "page": page,
         "section": "Leave > Accrual",
@@ -99,6 +99,13 @@ def test_the_extractive_model_finds_the_blocks() -> None:
         (2, hostile, "pto.md, p.3"),
         (3, "Three.", "pto.md"),
     ]
+
+
+def test_a_document_is_named_by_its_path_so_that_two_of_a_name_are_told_apart() -> None:
+    found = result("x", name="berlin/pto.md")
+
+    assert "(source: berlin/pto.md, p.3)" in context_message([found])
+    assert sources([found])[0]["document"] == "berlin/pto.md"
 
 
 def test_a_citation_has_the_promised_fields() -> None:
