@@ -21,6 +21,7 @@ app = typer.Typer(no_args_is_help=True, help="Knowledge bases: create, fill, sea
 NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="Name or id of the knowledge base.")]
 UPLOAD_FILES_PER_REQUEST = 20
 POLL_S = 0.5
+PASSAGE_SHOWN = 160
 
 
 @command(app, "list")
@@ -174,7 +175,10 @@ def search(
     """Search a knowledge base; shows what a question would find."""
     body = {"query": query, "top_k": top_k, "mode": mode, "min_score": min_score, "filter": _object(filter_)}
     answer = session.request("POST", f"/api/knowledge-bases/{name}/search", json=body)
-    rows = [result | {"passage": " ".join(result["content"].split())[:160]} for result in answer["results"]]
+    rows = [
+        result | {"score": f"{result['score']:.3f}", "passage": " ".join(result["content"].split())[:PASSAGE_SHOWN]}
+        for result in answer["results"]
+    ]
     session.show(
         answer,
         lambda: table(rows, "score", "document_name", "page", "section", "passage") if rows else "Nothing found.",

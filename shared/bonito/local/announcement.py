@@ -13,9 +13,8 @@ from bonito.local.data_directory import Credentials
 
 QUESTION = "How many vacation days do I get after five years of service?"
 
-# The document that holds the answer; the demo is read file by file.
-ANSWERED_BY = "employee-handbook.pdf"
 POLL_S = 0.5
+OK = 200
 
 READY = """
 Bonito {version} is ready.
@@ -52,7 +51,7 @@ It answers:
 
 {answer}
 
-    from {sources}
+    from {document}, page {page}, section {section}
 """
 
 STOP = "\nCtrl-C stops everything.\n"
@@ -72,26 +71,30 @@ def text(credentials: Credentials, directory: Path, *, demo: str | None) -> str:
 
 
 async def first_answer(credentials: Credentials, *, demo: str) -> str:
-    """Ask the question above through the gateway, as soon as the demo knowledge base can answer; the text to print."""
-    headers = {"authorization": f"Bearer {credentials.gateway_key}"}
+    """Ask the question above through the gateway once the demo knowledge base has been read; the text to print."""
     question = {
         "model": "local/extractive",
         "bonito": {"knowledge_base": demo},
         "messages": [{"role": "user", "content": QUESTION}],
     }
-    async with aiohttp.ClientSession(headers=headers) as session:
-        while True:
-            async with session.post(f"{credentials.gateway_url}/chat/completions", json=question) as response:
-                answer: dict[str, Any] = await response.json()
-            if _is_found(answer):
-                sources = [f"{source['document']}, p.{source['page']}" for source in answer["bonito"]["sources"][:1]]
-                content: str = answer["choices"][0]["message"]["content"]
-                indented = "\n".join(f"    {line}".rstrip() for line in content.splitlines())
-                return ANSWERED.format(answer=indented, sources="; ".join(sources))
-            await asyncio.sleep(POLL_S)
+    async with aiohttp.ClientSession() as session:
+        await _until_ready(session, credentials, demo)
+        headers = {"authorization": f"Bearer {credentials.gateway_key}"}
+        url = f"{credentials.gateway_url}/chat/completions"
+        async with session.post(url, json=question, headers=headers) as response:
+            answer: dict[str, Any] = await response.json()
+    if response.status != OK or not answer["bonito"]["sources"]:
+        return ""
+    source, content = answer["bonito"]["sources"][0], answer["choices"][0]["message"]["content"]
+    indented = "\n".join(f"    {line}".rstrip() for line in content.splitlines())
+    return ANSWERED.format(answer=indented, document=source["document"], page=source["page"], section=source["section"])
 
 
-def _is_found(answer: dict[str, Any]) -> bool:
-    """Whether the document with the answer has been read; others may have been read before it."""
-    sources = (answer.get("bonito") or {}).get("sources") or ()
-    return any(source["document"] == ANSWERED_BY for source in sources)
+async def _until_ready(session: aiohttp.ClientSession, credentials: Credentials, name: str) -> None:
+    url = f"{credentials.api_url}/api/knowledge-bases/{name}"
+    headers = {"authorization": f"Bearer {credentials.personal_token}"}
+    while True:
+        async with session.get(url, headers=headers) as response:
+            if response.status == OK and (await response.json())["status"] == "ready":
+                return
+        await asyncio.sleep(POLL_S)
