@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from bonito.cli.session import CommandFailed, JsonOption, Session, command, fields, reporting_errors
 from bonito.errors import InvalidSettings
-from bonito.settings import Settings
+
+if TYPE_CHECKING:
+    from bonito.settings import Settings
 
 admin = typer.Typer(no_args_is_help=True, help="What only the owner of the deployment may do.")
 audit = typer.Typer(no_args_is_help=True, help="The audit log.")
@@ -122,6 +124,8 @@ def verify(session: Session) -> None:
 
 def read_settings() -> Settings:
     """The settings of this process; InvalidSettings is one line."""
+    from bonito.settings import Settings  # Pydantic: most commands start without it
+
     return Settings.from_environ(os.environ)
 
 
