@@ -81,7 +81,7 @@ ADD_VECTORS: LiteralString = """
                           embedding, terms, lexical, lexeme_count, metadata)
     SELECT c.org_id, c.id, c.knowledge_base_id, g.id, r.id, r.document_id, vector_dims(v.embedding), v.embedding,
            l.terms, l.lexical, l.lexeme_count, d.metadata
-      FROM unnest(%(ids)s::uuid[], %(vectors)s::vector[]) AS v (id, embedding)
+      FROM unnest(%(ids)s::uuid[], %(vectors)b::vector[]) AS v (id, embedding)
       JOIN kb_chunks c ON c.org_id = %(org_id)s AND c.id = v.id
       JOIN kb_revisions r ON r.org_id = c.org_id AND r.id = c.revision_id
       JOIN kb_generations g ON g.org_id = r.org_id AND g.id = r.generation_id

@@ -34,7 +34,7 @@ SET_LANGUAGE: LiteralString = """
 COUNT_LEXEMES: LiteralString = """
     UPDATE kb_revisions r SET lexeme_count = (
         SELECT coalesce(sum(i.lexeme_count), 0) FROM kb_index i
-         WHERE i.org_id = r.org_id AND i.revision_id = r.id)
+         WHERE i.org_id = %(org_id)s AND i.revision_id = r.id)
      WHERE r.org_id = %(org_id)s AND r.id = %(revision_id)s
 """
 
@@ -51,27 +51,26 @@ COUNT: LiteralString = """
      WHERE g.org_id = %(org_id)s AND g.id = %(generation_id)s
 """
 
-# Positive terms are posting lists; one without a chunk leaves. The check on the column refuses a count below zero.
+# Positive terms are posting lists. An upsert goes by the key, term by term: a join would read the generation's whole
+# vocabulary as soon as the planner takes it for small.
 COUNT_TERMS: LiteralString = """
-    WITH change AS MATERIALIZED (
-        SELECT t.term, sum(CASE WHEN i.revision_id = %(entering)s THEN 1 ELSE -1 END)::integer AS difference
-          FROM kb_index i, unnest(i.terms) AS t (term)
-         WHERE i.org_id = %(org_id)s AND i.revision_id = ANY(%(revisions)s) AND t.term > 0
-         GROUP BY t.term
-        HAVING sum(CASE WHEN i.revision_id = %(entering)s THEN 1 ELSE -1 END) <> 0),
-    gone AS (
-        DELETE FROM kb_terms k USING change c
-         WHERE k.org_id = %(org_id)s AND k.generation_id = %(generation_id)s AND k.term = c.term
-           AND k.document_frequency + c.difference = 0),
-    changed AS (
-        UPDATE kb_terms k SET document_frequency = k.document_frequency + c.difference
-          FROM change c
-         WHERE k.org_id = %(org_id)s AND k.generation_id = %(generation_id)s AND k.term = c.term
-           AND k.document_frequency + c.difference <> 0
-        RETURNING k.term)
-    INSERT INTO kb_terms (org_id, generation_id, term, document_frequency)
-    SELECT %(org_id)s, %(generation_id)s, c.term, c.difference
-      FROM change c WHERE c.difference > 0 AND NOT EXISTS (SELECT FROM changed k WHERE k.term = c.term)
+    INSERT INTO kb_terms AS k (org_id, generation_id, term, document_frequency)
+    SELECT %(org_id)s, %(generation_id)s, t.term,
+           sum(CASE WHEN i.revision_id = %(entering)s THEN 1 ELSE -1 END)::integer
+      FROM kb_index i, unnest(i.terms) AS t (term)
+     WHERE i.org_id = %(org_id)s AND i.revision_id = ANY(%(revisions)s) AND t.term > 0
+     GROUP BY t.term
+    HAVING sum(CASE WHEN i.revision_id = %(entering)s THEN 1 ELSE -1 END) <> 0
+    ON CONFLICT (org_id, generation_id, term) DO UPDATE
+       SET document_frequency = k.document_frequency + excluded.document_frequency
+"""
+
+# Posting lists in which no chunk stands any more.
+FORGET_TERMS: LiteralString = """
+    DELETE FROM kb_terms
+     WHERE org_id = %(org_id)s AND generation_id = %(generation_id)s AND document_frequency = 0 AND term = ANY (ARRAY(
+           SELECT DISTINCT t.term FROM kb_index i, unnest(i.terms) AS t (term)
+            WHERE i.org_id = %(org_id)s AND i.revision_id = %(leaving)s AND t.term > 0))
 """
 
 # Served before the generation's language was known.
@@ -92,6 +91,7 @@ async def exchange(
         "org_id": org_id,
         "generation_id": generation_id,
         "entering": entering,
+        "leaving": leaving,
         "revisions": [revision for revision in (entering, leaving) if revision is not None],
     }
     locked = await (await conn.execute(LOCK_GENERATION, row)).fetchone()
@@ -101,6 +101,8 @@ async def exchange(
         await conn.execute(COUNT_LEXEMES, {"org_id": org_id, "revision_id": entering})
     await conn.execute(COUNT, row)
     await conn.execute(COUNT_TERMS, row)
+    if leaving is not None:
+        await conn.execute(FORGET_TERMS, row)
 
 
 async def find_otherwise_worded(

@@ -150,9 +150,9 @@ SHOW: LiteralString = """
            SELECT coalesce(bool_or(o.status = 'building'), false) AS is_building,
                   coalesce(bool_or(o.status = 'failed'), false) AS has_failed
              FROM kb_revisions o JOIN kb_generations g ON g.org_id = o.org_id AND g.id = o.generation_id
-            WHERE o.org_id = r.org_id AND o.document_id = r.document_id AND o.file_hash = r.file_hash
+            WHERE o.org_id = %(org_id)s AND o.document_id = %(document_id)s AND o.file_hash = r.file_hash
               AND g.status <> 'retired') o
-     WHERE d.org_id = %(org_id)s AND d.id = r.document_id AND r.org_id = d.org_id AND r.id = %(revision_id)s
+     WHERE d.org_id = %(org_id)s AND d.id = %(document_id)s AND r.org_id = %(org_id)s AND r.id = %(revision_id)s
 """
 
 FAIL_BUILDING: LiteralString = """
@@ -356,7 +356,7 @@ async def flip(conn: Connection, *, org_id: UUID, revision_id: UUID) -> bool:
             generation_id=revision.generation_id,
         )
     is_answering = answering in {None, revision.generation_id}
-    await conn.execute(SHOW, row | {"is_answering": is_answering})
+    await conn.execute(SHOW, row | {"document_id": revision.document_id, "is_answering": is_answering})
     return True
 
 

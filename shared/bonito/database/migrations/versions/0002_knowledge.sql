@@ -250,7 +250,7 @@ CREATE TABLE kb_terms (
     org_id uuid NOT NULL,
     generation_id uuid NOT NULL,
     term integer NOT NULL,
-    document_frequency integer NOT NULL CHECK (document_frequency >= 0),
+    document_frequency integer NOT NULL,               -- no check: a flip's upsert proposes differences, which may be negative
     PRIMARY KEY (org_id, generation_id, term),
     FOREIGN KEY (org_id, generation_id) REFERENCES kb_generations (org_id, id) ON DELETE CASCADE
 );
