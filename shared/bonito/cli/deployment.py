@@ -130,7 +130,10 @@ def read_settings() -> Settings:
 
 
 def _migration_url() -> str:
+    from bonito.local.external import check_reachable
+
     url = read_settings().migration_database_url
     if url is None:
         raise InvalidSettings("BONITO_MIGRATION_DATABASE_URL is not set; it names the login that owns the schema.")
+    check_reachable("BONITO_MIGRATION_DATABASE_URL", url.get_secret_value())
     return url.get_secret_value()

@@ -14,16 +14,15 @@ from datetime import timedelta
 from types import FrameType
 from typing import Literal
 
-from psycopg_pool import PoolTimeout
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from bonito.console import app as console
 from bonito.console.services import Services as ConsoleServices
-from bonito.errors import InvalidSettings, Overloaded
+from bonito.errors import InvalidSettings
 from bonito.gateway import app as gateway
 from bonito.gateway.app import Services as GatewayServices
 from bonito.knowledge.parsing.process import ParserProcess
-from bonito.local import worker
+from bonito.local import external, worker
 from bonito.local.assembly import Parts, assembled
 from bonito.settings import Settings
 
@@ -127,11 +126,11 @@ def serve(part: Part, settings: Settings, *, host: str, port: int, workers: int)
 
     Raises:
         InvalidSettings, SchemaMismatch, UnsafeDatabaseRole: told here, before any process of the server is started.
-        Overloaded: the database does not answer.
     """
     import uvicorn
 
     with until_stopped():
+        external.check_reachable("BONITO_DATABASE_URL", _runtime_url(settings))
         asyncio.run(_try_out(settings))
         uvicorn.run(
             f"bonito.local.servers:make_{part}",
@@ -184,6 +183,7 @@ def run_worker(settings: Settings) -> None:
             await worker.run(parts.ingestion(parser), parts.queue, options)
 
     with until_stopped():
+        external.check_reachable("BONITO_DATABASE_URL", _runtime_url(settings))
         asyncio.run(work())
 
 
@@ -212,15 +212,16 @@ async def _try_out(settings: Settings) -> None:
 
 @contextlib.asynccontextmanager
 async def _assembled(settings: Settings) -> AsyncIterator[Parts]:
+    url = _runtime_url(settings)
+    await external.check_ready(url)
+    async with assembled(settings, url, is_laptop=False) as parts:
+        yield parts
+
+
+def _runtime_url(settings: Settings) -> str:
     if settings.database_url is None:
         raise InvalidSettings("BONITO_DATABASE_URL is not set; only `bonito up` brings a database along.")
-    try:
-        async with assembled(settings, settings.database_url.get_secret_value(), is_laptop=False) as parts:
-            yield parts
-    except PoolTimeout as error:
-        raise Overloaded(
-            f"The database of BONITO_DATABASE_URL does not answer ({error.__cause__ or error})."
-        ) from error
+    return settings.database_url.get_secret_value()
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

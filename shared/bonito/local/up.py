@@ -18,7 +18,7 @@ from bonito.database import migrate
 from bonito.errors import AuthenticationFailed, InvalidSettings
 from bonito.knowledge.parsing.process import ParserProcess
 from bonito.knowledge.sources import SourcePolicy
-from bonito.local import announcement, first_start, postgres, servers, watcher, worker
+from bonito.local import announcement, external, first_start, postgres, servers, watcher, worker
 from bonito.local.assembly import Parts, assembled
 from bonito.local.data_directory import Credentials, DataDirectory
 from bonito.local.postgres import DatabaseUrls
@@ -171,12 +171,15 @@ def _database(settings: Settings, directory: DataDirectory) -> Iterator[Database
     if settings.migration_database_url is None:
         raise InvalidSettings("With BONITO_DATABASE_URL, `bonito up` needs BONITO_MIGRATION_DATABASE_URL too.")
     owner, maintenance = settings.migration_database_url, settings.maintenance_database_url
-    migrate.ensure_current(owner.get_secret_value())
-    yield DatabaseUrls(
+    urls = DatabaseUrls(
         owner=owner.get_secret_value(),
         maintenance=(maintenance or owner).get_secret_value(),
         runtime=settings.database_url.get_secret_value(),
     )
+    external.check_reachable("BONITO_MIGRATION_DATABASE_URL", urls.owner)
+    migrate.ensure_current(urls.owner)
+    external.check_reachable("BONITO_DATABASE_URL", urls.runtime)
+    yield urls
 
 
 def _with_roots(settings: Settings, options: Options, followed: Sequence[str]) -> Settings:
