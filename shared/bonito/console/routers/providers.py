@@ -30,7 +30,11 @@ Models = Annotated[
     Literal["all"] | Annotated[list[Model], Field(min_length=1, max_length=1000)],
     Field(description="What may be used of it; `all`: whatever the provider has."),
 ]
-CredentialField = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=r"^[a-z_]+$")]
+CredentialField = Annotated[str, StringConstraints(pattern=r"^[a-z_]{1,64}$")]
+# Pydantic describes the fields that fit, and not by itself that there are no others.
+CredentialFields = Annotated[
+    dict[CredentialField, SecretStr], Field(max_length=16, json_schema_extra={"additionalProperties": False})
+]
 
 
 class ProviderBody(Body):
@@ -53,9 +57,8 @@ class ProviderBody(Body):
         default=None, description="Of the type litellm, where the vendor has regions.", examples=["eu-central-1"]
     )
     models: Models = "all"
-    credential: dict[CredentialField, SecretStr] | None = Field(
+    credential: CredentialFields | None = Field(
         default=None,
-        max_length=16,
         description='As `{"api_key": "…"}`; it is sealed and never shown again.',
         examples=[{"api_key": "sk-…"}],
     )
