@@ -1,7 +1,8 @@
 """What a start costs: CPU, memory and modules of each import, in fresh interpreters.
 
 The reference is what the gateway is made of; importing `bonito.gateway.app` should take at most 1.2 times its CPU, and
-stay below 64 MiB. `gateway_process` is all that a gateway's process imports before its first request.
+stay below 64 MiB. `gateway_process` is all that a gateway's process imports before its first request. `up` is the time
+from `bonito up` until it takes requests: in a new directory, and in one that it was stopped in. The aim: 5 s.
 
     .venv/bin/python -m bench.startup [--json]
 """
@@ -12,8 +13,11 @@ import json
 import statistics
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 
 import bench
+from bench import deployment
 
 ROUNDS = 9
 IMPORTS = {
@@ -26,7 +30,8 @@ IMPORTS = {
     "console_app": "import bonito.console.app",
     "cli": "import bonito.cli.app",
 }
-AIMS = {"gateway_app_to_reference": 1.2, "gateway_app_memory_mib": 64}
+UP_ROUNDS = 3
+AIMS = {"gateway_app_to_reference": 1.2, "gateway_app_memory_mib": 64, "up_first_s": 5.0}
 # Runs in the interpreter that is measured; what it imports itself is there before the measurement.
 PROBE = """
 import json, sys, time
@@ -58,7 +63,18 @@ def run() -> dict[str, object]:
     reference = statistics.median(values[0] for values in found["reference"])
     for name in ("gateway_app", "gateway_process"):
         figures[f"{name}_to_reference"] = round(statistics.median(values[0] for values in found[name]) / reference, 2)
-    return figures | {"aims": AIMS}
+    return figures | {"up": _up(), "aims": AIMS}
+
+
+def _up() -> dict[str, float]:
+    """Seconds until `bonito up` is ready, with the demo; medians."""
+    first, second = [], []
+    for _ in range(UP_ROUNDS):
+        with tempfile.TemporaryDirectory(prefix="bonito-bench-") as place:
+            for found in (first, second):
+                with deployment.running(Path(place) / "data") as (_, ready_s):
+                    found.append(ready_s)
+    return {"first_s": round(statistics.median(first), 2), "second_s": round(statistics.median(second), 2)}
 
 
 def _measure(statement: str) -> list[float]:
