@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+from uuid import uuid4
 
 import orjson
 from starlette.applications import Starlette
@@ -17,7 +18,7 @@ from bonito.database.migrate import check_schema
 from bonito.database.pool import Pool, lookup
 from bonito.errors import BonitoError, MethodNotAllowed, ModelNotFound, NotFound, openai_body
 from bonito.gateway.authentication import GatewayKeys
-from bonito.gateway.client import Client, request_id_of
+from bonito.gateway.client import Client, well_formed_id
 from bonito.gateway.config import GatewayConfigs, StoredConfigs
 from bonito.gateway.pipeline import Pipeline, error_headers, typed_error
 from bonito.gateway.retrieval import Searcher
@@ -163,7 +164,7 @@ def _json(request: Request, status: int, body: object, headers: dict[str, str] |
 
 def _request_id(request: Request) -> str:
     if not hasattr(request.state, "request_id"):
-        request.state.request_id = request_id_of(request.headers.get("x-request-id"))
+        request.state.request_id = well_formed_id(request.headers.get("x-request-id")) or uuid4().hex
     found: str = request.state.request_id
     return found
 

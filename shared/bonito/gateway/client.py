@@ -32,7 +32,8 @@ class Client:
     Attributes:
         headers: those that are read here, by lower-case name; a repeated one is joined by commas.
         forwarded_headers: those that go to the provider.
-        request_id: the caller's own where it is well formed, or a new one.
+        id: of the exchange, always ours.
+        request_id: the caller's own where it is well formed, or ours.
         has_started: whether the head of the answer was sent.
         is_watched: whether a hang-up still matters.
     """
@@ -45,7 +46,8 @@ class Client:
                 _add(self.headers, name, value)
             elif name in FORWARDED_HEADERS:
                 _add(self.forwarded_headers, name, value)
-        self.request_id = request_id_of(self.headers.get("x-request-id"))
+        self.id = uuid4()
+        self.request_id = well_formed_id(self.headers.get("x-request-id")) or self.id.hex
         self.has_started = False
         self._receive, self._send = receive, send
         self.is_watched = False
@@ -149,9 +151,9 @@ class Watch:
             self._task.cancel()
 
 
-def request_id_of(sent: str | None) -> str:
-    """The caller's own id where it is well formed, or a new one."""
-    return sent if sent is not None and WELL_FORMED_ID.fullmatch(sent) else uuid4().hex
+def well_formed_id(sent: str | None) -> str | None:
+    """The caller's own id for the request, where it is one."""
+    return sent if sent is not None and WELL_FORMED_ID.fullmatch(sent) else None
 
 
 def _add(headers: dict[str, str], name: bytes, value: bytes) -> None:

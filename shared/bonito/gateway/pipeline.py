@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from time import perf_counter
 from typing import TypeVar
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import orjson
 import psycopg
@@ -75,7 +75,7 @@ class Pipeline:
 
     async def handle(self, operation: Operation, client: Client) -> None:
         """Answer one request, whatever happens, and leave one record of it if the caller was recognised."""
-        journal = Journal(operation, client.request_id, uuid4(), datetime.now(UTC), perf_counter())
+        journal = Journal(operation, client.request_id, client.id, datetime.now(UTC), perf_counter())
         try:
             await self._run(journal, client)
         except ClientDisconnected:

@@ -8,7 +8,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
+SPACES = frozenset(" \t\n\r")
 WHITESPACE = re.compile(r"[ \t\n\r]*")
+# A name without escapes, which is nearly every one, with its colon and the space around.
+PLAIN_NAME = re.compile(r'[ \t\n\r]*"([^"\\\x00-\x1f]*)"[ \t\n\r]*:[ \t\n\r]*')
 
 
 class MalformedJson(ValueError):
@@ -97,32 +100,42 @@ def _scan(text: str, start: int) -> JsonObject:
         raise json.JSONDecodeError("no object", text, start)
     members: dict[str, Member] = {}
     begin = start + 1
-    at = _skip(text, begin)
-    if text[at : at + 1] == "}":
-        return JsonObject(text, members, start, at + 1)
+    end = _skip(text, begin)
+    if text[end : end + 1] == "}":
+        return JsonObject(text, members, start, end + 1)
     while True:
-        if text[at : at + 1] != '"':
-            raise json.JSONDecodeError("no name", text, at)
-        name, at = DECODER.raw_decode(text, at)
-        at = _skip(text, at)
-        if text[at : at + 1] != ":":
-            raise json.JSONDecodeError("no colon", text, at)
-        value_start = _skip(text, at + 1)
+        name, value_start = _name(text, begin)
         value, value_end = DECODER.raw_decode(text, value_start)
-        at = _skip(text, value_end)
         if name in members:
             raise MalformedJson(f"its member {name[:60]!r} is there twice")
-        members[name] = Member(begin, value_start, value_end, at, value)
-        sign = text[at : at + 1]
+        end = _skip(text, value_end)
+        members[name] = Member(begin, value_start, value_end, end, value)
+        sign = text[end : end + 1]
         if sign == "}":
-            return JsonObject(text, members, start, at + 1)
+            return JsonObject(text, members, start, end + 1)
         if sign != ",":
-            raise json.JSONDecodeError("no comma", text, at)
-        begin = at + 1
-        at = _skip(text, begin)
+            raise json.JSONDecodeError("no comma", text, end)
+        begin = end + 1
+
+
+def _name(text: str, begin: int) -> tuple[str, int]:
+    """A member's name, and where its value begins."""
+    plain = PLAIN_NAME.match(text, begin)
+    if plain is not None:
+        return plain[1], plain.end()
+    at = _skip(text, begin)
+    if text[at : at + 1] != '"':
+        raise json.JSONDecodeError("no name", text, at)
+    name, at = DECODER.raw_decode(text, at)
+    at = _skip(text, at)
+    if text[at : at + 1] != ":":
+        raise json.JSONDecodeError("no colon", text, at)
+    return name, _skip(text, at + 1)
 
 
 def _skip(text: str, at: int) -> int:
+    if text[at : at + 1] not in SPACES:
+        return at
     found = WHITESPACE.match(text, at)
     return at if found is None else found.end()
 
