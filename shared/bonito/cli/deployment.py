@@ -113,6 +113,36 @@ def _create_organization(name: str, owner_email: str, as_json: bool) -> None:
     Session(as_json=as_json, quiet=False, api_url="", api_key="").show(answer, lambda: fields(answer))
 
 
+@admin.command("rotate-secrets")
+def rotate_secrets(
+    new_key: Annotated[bool, typer.Option("--new-key", help="Make a new key in the data directory first.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Seal all stored secrets anew under the newest encryption key."""
+    reporting_errors(_rotate_secrets)(new_key, as_json)
+
+
+def _rotate_secrets(new_key: bool, as_json: bool) -> None:
+    import asyncio
+
+    from bonito.local import up as local_up
+    from bonito.tenancy import secrets
+
+    settings = read_settings()
+    if new_key and settings.encryption_key is not None:
+        raise InvalidSettings(
+            "The keys are in BONITO_ENCRYPTION_KEY: put the new one in front there, without --new-key."
+        )
+    with local_up.administered(settings) as owner_url:
+        if new_key:
+            secrets.add_key(settings.data_dir)
+        done = asyncio.run(secrets.rotate_everywhere(owner_url, secrets.open_box(settings)))
+    answer = {"resealed": done.resealed, "left_behind": [str(org_id) for org_id in done.left_behind]}
+    Session(as_json=as_json, quiet=False, api_url="", api_key="").show(answer, lambda: fields(answer))
+    if done.left_behind:
+        raise CommandFailed("Some secrets do not open with any known key; the older keys are still needed.")
+
+
 @command(audit, "verify")
 def verify(session: Session) -> None:
     """Recompute the organization's audit chain; status 1 names the first row that does not fit."""

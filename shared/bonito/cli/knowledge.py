@@ -15,6 +15,7 @@ import typer
 from rich.progress import Progress
 
 from bonito.cli.session import CommandFailed, Session, command, console, fields, refusal, table, unreachable
+from bonito.clouds.local import is_ignored
 
 app = typer.Typer(no_args_is_help=True, help="Knowledge bases: create, fill, search, export.")
 
@@ -151,11 +152,9 @@ def sync(
 def retry(
     session: Session,
     name: NameArgument,
-    failed: Annotated[
-        bool, typer.Option("--failed/--all", help="Only documents that failed, or all that are not ready.")
-    ] = True,
+    failed: Annotated[bool, typer.Option("--failed", help="Documents that failed: the default.")] = True,
 ) -> None:
-    """Send documents that failed to work again."""
+    """Compare a knowledge base with its source, and send documents that failed to work again."""
     answer = session.request("POST", f"/api/knowledge-bases/{name}/sync", json={"retry_failed": failed})
     session.show(answer, lambda: fields(answer))
 
@@ -216,14 +215,17 @@ def _given(members: dict[str, Any]) -> dict[str, Any]:
 
 
 def _files_below(paths: Sequence[Path]) -> Iterator[tuple[Path, str]]:
-    """Each file with its name in the knowledge base: below a folder, the path relative to it."""
+    """Each file with its name in the knowledge base: below a folder, the path relative to it.
+
+    Below a folder, what editors and systems leave beside documents is passed over, as in a watched folder.
+    """
     for path in paths:
         if path.is_file():
             yield path, path.name
             continue
         for file in sorted(path.rglob("*")):
             relative = file.relative_to(path)
-            if file.is_file() and not any(part.startswith(".") for part in relative.parts):
+            if file.is_file() and not is_ignored(relative.as_posix()):
                 yield file, relative.as_posix()
 
 

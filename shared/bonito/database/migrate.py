@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, LiteralString
 import psycopg
 from psycopg import sql
 
+from bonito.database import versions
 from bonito.errors import SchemaMismatch
 
 if TYPE_CHECKING:
@@ -21,6 +22,8 @@ SCHEMA_VERSION = 5
 # One migration at a time per database; any constant of our own does.
 LOCK: LiteralString = "SELECT pg_advisory_lock(4207849484)"
 
+READ_PGVECTOR: LiteralString = "SELECT extversion FROM pg_extension WHERE extname = 'vector'"
+
 READ_VERSION: LiteralString = """
     SELECT (SELECT max(version_num::integer) FROM alembic_version), (SELECT compatible_from FROM schema_compatibility)
 """
@@ -31,6 +34,9 @@ def migrate(url: str) -> None:
 
     Args:
         url: a login that owns the database or may create roles, extensions and tables in it.
+
+    Raises:
+        SchemaMismatch: Postgres or pgvector is too old.
     """
     import sqlalchemy as sa
     from alembic import command
@@ -39,8 +45,11 @@ def migrate(url: str) -> None:
     with engine.connect() as connection:
         driver_connection = connection.connection.driver_connection
         assert isinstance(driver_connection, psycopg.Connection)  # noqa: S101 - the creator above made it
+        versions.check_postgres(driver_connection.info.server_version)
         driver_connection.execute(LOCK)
         driver_connection.execute(_roles_script().encode())
+        installed = driver_connection.execute(READ_PGVECTOR).fetchone()
+        versions.check_pgvector(installed[0] if installed else "0")
         driver_connection.execute("SET ROLE bonito_owner")
         driver_connection.commit()
         config = _alembic_config()

@@ -10,7 +10,8 @@ from uuid import UUID
 from psycopg import AsyncConnection
 from psycopg_pool import AsyncConnectionPool, PoolTimeout, TooManyRequests
 
-from bonito.database.migrate import check_schema
+from bonito.database import versions
+from bonito.database.migrate import READ_PGVECTOR, check_schema
 from bonito.errors import Overloaded, UnsafeDatabaseRole
 
 Pool = AsyncConnectionPool[AsyncConnection[Any]]
@@ -47,7 +48,7 @@ async def open_pool(
 
     Raises:
         UnsafeDatabaseRole: the login owns tables, may create some, or is not bound by row-level security.
-        SchemaMismatch: the schema is not this code's.
+        SchemaMismatch: the schema is not this code's, or Postgres or pgvector is too old.
     """
     pool: Pool = AsyncConnectionPool(
         url,
@@ -63,10 +64,18 @@ async def open_pool(
         async with pool.connection() as connection:
             await check_schema(connection)
             await check_role(connection)
+            await _check_versions(connection)
     except BaseException:
         await pool.close()
         raise
     return pool
+
+
+async def _check_versions(connection: Connection) -> None:
+    """Refuse what is too old, and warn of what has known faults."""
+    versions.check_postgres(connection.info.server_version)
+    row = await (await connection.execute(READ_PGVECTOR)).fetchone()
+    versions.check_pgvector(row[0] if row else "0")
 
 
 async def check_role(connection: Connection) -> None:

@@ -17,7 +17,8 @@ import psycopg
 from psycopg import AsyncConnection, sql
 from psycopg.rows import class_row
 
-from bonito.errors import SchemaMismatch
+from bonito.database.migrate import READ_PGVECTOR
+from bonito.database.versions import check_pgvector
 
 logger = logging.getLogger(__name__)
 
@@ -32,8 +33,6 @@ CHURN_CHUNKS = 10_000
 CHURN_SHARE = 0.2
 
 # Older ones lack the iterative scan, or have a buffer overflow in parallel builds.
-MIN_PGVECTOR = (0, 8, 0)
-SAFE_PGVECTOR = (0, 8, 4)
 
 MIN_BUILD_BYTES = 64 * 2**20
 MAX_BUILD_BYTES = 2**30
@@ -41,7 +40,6 @@ MAX_BUILD_BYTES = 2**30
 # Until the connection closes.
 LOCK: LiteralString = "SELECT pg_try_advisory_lock(4207849485)"
 
-VERSION: LiteralString = "SELECT extversion FROM pg_extension WHERE extname = 'vector'"
 
 # The name tells the generation, and its chunks_written when the build began.
 FIND_INDEXES: LiteralString = """
@@ -163,7 +161,8 @@ async def maintain(url: str, *, max_build_bytes: int = MAX_BUILD_BYTES) -> Maint
         if locked is None or not locked[0]:
             return None
         await connection.execute("SET statement_timeout = 0")
-        workers = None if await check_pgvector_version(connection) else 0
+        row = await (await connection.execute(READ_PGVECTOR)).fetchone()
+        workers = None if check_pgvector(row[0] if row else "0") else 0
         done = Maintained()
         for index in await _find_indexes(connection):
             if not index.is_valid:
@@ -171,26 +170,6 @@ async def maintain(url: str, *, max_build_bytes: int = MAX_BUILD_BYTES) -> Maint
         await _build_missing(connection, done, workers=workers, max_build_bytes=max_build_bytes)
         await _drop_unneeded(connection, done)
         return done
-
-
-async def check_pgvector_version(connection: AsyncConnection[Any]) -> bool:
-    """Whether parallel builds are safe; logs a warning where they are not.
-
-    Raises:
-        SchemaMismatch: pgvector is older than 0.8.0, which search needs.
-    """
-    row = await (await connection.execute(VERSION)).fetchone()
-    version = row[0] if row else "0"
-    numbers = tuple(int(part) for part in version.split(".") if part.isdigit())
-    if numbers < MIN_PGVECTOR:
-        raise SchemaMismatch(f"pgvector {version} is too old; 0.8.0 is needed and 0.8.4 advised.")
-    if numbers < SAFE_PGVECTOR:
-        logger.warning(
-            "pgvector %s has known faults in parallel index builds and in vacuum; update it to 0.8.4 or newer. "
-            "Indexes are built by one process until then.",
-            version,
-        )
-    return numbers >= SAFE_PGVECTOR
 
 
 async def _build_missing(

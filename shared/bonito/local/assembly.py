@@ -10,6 +10,7 @@ from bonito.clouds.local import ProcrastinateQueue, open_queue
 from bonito.database.pool import Pool, open_pool
 from bonito.egress.client import EgressClient
 from bonito.egress.policy import EgressPolicy
+from bonito.errors import InvalidSettings
 from bonito.knowledge.context import Ingestion
 from bonito.knowledge.parsing.base import DEFAULT_LIMITS
 from bonito.knowledge.parsing.process import ParserProcess
@@ -70,10 +71,10 @@ async def assembled(settings: Settings, runtime_url: str, *, is_laptop: bool) ->
 
     Raises:
         SchemaMismatch, UnsafeDatabaseRole: the database is not ready for this code.
-        InvalidSettings: an unreadable encryption key or egress rule.
+        InvalidSettings: no or an unreadable encryption key, or an unreadable egress rule.
     """
     policy = EgressPolicy.from_text(settings.egress_allow)
-    box = SecretBox(_keys(settings))
+    box = _box(settings, may_make_key=is_laptop)
     async with AsyncExitStack() as stack:
         pool = await open_pool(runtime_url, max_size=settings.database_pool_size)
         stack.push_async_callback(pool.close)
@@ -89,8 +90,8 @@ async def assembled(settings: Settings, runtime_url: str, *, is_laptop: bool) ->
         yield Parts(settings, pool, box, registry, queue, Searcher(pool, registry), usage, embedding)
 
 
-def _keys(settings: Settings) -> list[bytes]:
-    if settings.encryption_key is not None:
-        return secrets.parse_keys(settings.encryption_key.get_secret_value())
-    settings.data_dir.mkdir(parents=True, exist_ok=True)
-    return secrets.load_keys(settings.data_dir)
+def _box(settings: Settings, *, may_make_key: bool) -> SecretBox:
+    """The keyring; several processes of one deployment must share it, so only a laptop's makes one."""
+    if settings.encryption_key is None and not may_make_key and not (settings.data_dir / secrets.KEY_FILE).exists():
+        raise InvalidSettings("BONITO_ENCRYPTION_KEY is not set; all processes of a deployment need the same one.")
+    return secrets.open_box(settings)

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from bonito.errors import AlreadyRunning
+from bonito.errors import AlreadyRunning, InvalidSettings
 
 OWNER_ONLY = 0o600
 
@@ -72,12 +72,19 @@ class DataDirectory:
             os.close(descriptor)
 
     def read_credentials(self) -> Credentials | None:
-        """The credentials of an earlier start; None before the first one."""
+        """The credentials of an earlier start; None before the first one.
+
+        Raises:
+            InvalidSettings: the file was changed and cannot be read any more.
+        """
         try:
-            stored = json.loads(self.credentials_path.read_text(encoding="utf-8"))
+            return Credentials(**json.loads(self.credentials_path.read_text(encoding="utf-8")))
         except FileNotFoundError:
             return None
-        return Credentials(**stored)
+        except (ValueError, TypeError) as error:
+            raise InvalidSettings(
+                f"{self.credentials_path} cannot be read; remove it, and the next start makes a new one."
+            ) from error
 
     def write_credentials(self, credentials: Credentials) -> None:
         """Replace the file in one step, readable by its owner alone from its first byte on."""
@@ -87,4 +94,6 @@ class DataDirectory:
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
             json.dump(asdict(credentials), file, indent=2)
             file.write("\n")
+            file.flush()
+            os.fsync(file.fileno())
         temporary.replace(self.credentials_path)

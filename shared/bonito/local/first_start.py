@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import secrets
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import LiteralString
 from uuid import UUID, uuid4
@@ -32,22 +33,18 @@ DEMO_FOLDER = Path(__file__).parents[3] / "examples" / "handbook"
 
 
 def credentials_of(directory: DataDirectory, owner_url: str) -> tuple[Credentials | None, str]:
-    """What an earlier start left, and the owner's token: a new organization's where there is none yet.
+    """What an earlier start left, and the owner's token.
 
-    A start that was killed before it wrote the credentials has left an organization that nobody can enter; it is
-    empty, and the next start makes another beside it.
+    Without the file the organization is made or, where a start was killed or the file is lost, entered anew.
     """
     known = directory.read_credentials()
     if known is not None:
         return known, known.personal_token
-    for attempt in range(100):
-        name = ORGANIZATION if attempt == 0 else f"{ORGANIZATION}-{attempt + 1}"
-        try:
-            made = organizations.create_organization(owner_url, name=name, owner_email=OWNER_EMAIL)
-        except AlreadyExists:
-            continue
-        return None, made.token
-    raise AlreadyExists(f"{directory.root} holds a hundred unfinished first starts; begin with an empty folder.")
+    try:
+        made = organizations.create_organization(owner_url, name=ORGANIZATION, owner_email=OWNER_EMAIL)
+    except AlreadyExists:
+        made = organizations.issue_owner_token(owner_url, name=ORGANIZATION, owner_email=OWNER_EMAIL)
+    return None, made.token
 
 
 FOLLOWED: LiteralString = """
@@ -74,24 +71,31 @@ async def add_providers(pool: Pool, box: SecretBox, org_id: UUID, environ: Mappi
         wanted.append(
             (ProviderSettings(name="openai", type=kind, base_url=base_url or None), {"api_key": key} if key else None)
         )
-    async with tenant(pool, org_id) as conn:
-        for settings, credential in wanted:
-            await accounts.create(
-                conn,
-                box,
-                org_id=org_id,
-                provider_id=uuid4(),
-                secret_id=uuid4(),
-                settings=settings,
-                credential=credential,
-            )
+    for settings, credential in wanted:
+        with suppress(AlreadyExists):  # an earlier start came so far
+            async with tenant(pool, org_id) as conn:
+                await accounts.create(
+                    conn,
+                    box,
+                    org_id=org_id,
+                    provider_id=uuid4(),
+                    secret_id=uuid4(),
+                    settings=settings,
+                    credential=credential,
+                )
 
 
 async def make_gateway_key(pool: Pool, org_id: UUID) -> str:
     """A key for the owner's own applications."""
     credential = credentials.mint("bn-", secrets.token_bytes(credentials.ENTROPY_BYTES))
-    async with tenant(pool, org_id) as conn:
-        await keys.create(conn, org_id=org_id, key_id=uuid4(), name=GATEWAY_KEY, credential=credential)
+    key_id = uuid4()
+    try:
+        async with tenant(pool, org_id) as conn:
+            await keys.create(conn, org_id=org_id, key_id=key_id, name=GATEWAY_KEY, credential=credential)
+    except AlreadyExists:  # made by a start whose credentials are lost; whoever has that key goes on using it
+        name = f"{GATEWAY_KEY} {key_id}"
+        async with tenant(pool, org_id) as conn:
+            await keys.create(conn, org_id=org_id, key_id=key_id, name=name, credential=credential)
     return credential.text
 
 

@@ -240,8 +240,8 @@ def _system_user() -> User | None:
 
 
 def _identity(user: User | None) -> dict[str, Any]:
-    """What a process of the server is started with: its user, and no message in another language."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("PG", "LC_", "LANG"))}
+    """What a process of the server is started with: its user, and of our environment only what holds no secret."""
+    environment = {name: os.environ[name] for name in ("PATH", "HOME", "TMPDIR", "TZ") if name in os.environ}
     identity = {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []} if user else {}
     return identity | {"env": environment | {"LC_ALL": "C"}}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import socket
 import sys
@@ -11,8 +12,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from uuid import UUID
-
-import aiohttp
 
 from bonito.database import migrate
 from bonito.errors import AuthenticationFailed, InvalidSettings
@@ -24,6 +23,8 @@ from bonito.local.data_directory import Credentials, DataDirectory
 from bonito.local.postgres import DatabaseUrls
 from bonito.settings import Settings
 from bonito.tenancy import tokens
+
+logger = logging.getLogger(__name__)
 
 # Reading the demo takes some seconds; who has changed it may never see this answer.
 ANSWER_WITHIN_S = 120.0
@@ -61,6 +62,22 @@ def run(settings: Settings, options: Options) -> None:
         known, owner_token = first_start.credentials_of(directory, urls.owner)
         settings = _with_roots(settings, options, first_start.followed_folders(urls.owner))
         asyncio.run(_Start(settings, options, directory, urls, known, owner_token).serve(listener))
+
+
+@contextlib.contextmanager
+def administered(settings: Settings) -> Iterator[str]:
+    """The owner's URL of this deployment's database, which is brought up where it is the embedded one.
+
+    Raises:
+        AlreadyRunning: `bonito up` runs on the data directory; what is done here needs it stopped.
+        InvalidSettings: an external database, without the login that owns it.
+    """
+    if settings.database_url is None and settings.migration_database_url is not None:
+        yield settings.migration_database_url.get_secret_value()
+        return
+    directory = DataDirectory(settings.data_dir.resolve())
+    with directory.locked(), _database(settings, directory) as urls:
+        yield urls.owner
 
 
 @dataclass(frozen=True)
@@ -140,10 +157,12 @@ class _Start:
 
 async def _show_answer(credentials: Credentials, demo: str) -> None:
     """Print what the question is answered with, once the demo has been read."""
-    with contextlib.suppress(TimeoutError, aiohttp.ClientError):
+    try:
         async with asyncio.timeout(ANSWER_WITHIN_S):
             sys.stdout.write(await announcement.first_answer(credentials, demo=demo))
             sys.stdout.flush()
+    except Exception as error:  # noqa: BLE001 - a background task: nobody's server ends for want of a greeting
+        logger.info("The first question was not answered (%s).", type(error).__name__)
 
 
 @contextlib.contextmanager

@@ -36,6 +36,8 @@ POLLING_S, POLLING_BESIDE_LISTEN_S = 0.5, 5.0
 RESTART_S = 2.0
 # Documents and batches are given up by their own counts; this ends messages that fail before they come to that.
 MAX_DELIVERIES = 60
+# A message whose worker died so often is not returned at once any more: its document's lease counts from then on.
+MAX_LOSSES = 5
 SWEEPS = 20  # in a row, while there is much to sweep
 MANY = 100
 FAILED_JOBS_DAYS = 14
@@ -159,6 +161,9 @@ async def return_lost(app: App, *, dead_after_s: float) -> int:
         lost = list(await manager.list_jobs_async(status=Status.DOING.value))
     for job in lost:
         try:
+            if job.attempts >= MAX_LOSSES:
+                await manager.finish_job(job, Status.FAILED, delete_job=False)
+                continue
             await manager.retry_job(job, retry_at=datetime.now(UTC))
         except UniqueViolation:  # another one like it waits already
             await manager.finish_job(job, Status.FAILED, delete_job=True)
