@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import json
 import secrets
 import shutil
@@ -295,6 +296,8 @@ async def serve(runtime_url: str, port: int) -> None:
         task = asyncio.get_running_loop().create_task(server.serve())
         while not server.started:
             await asyncio.sleep(0.01)
+        gc.collect()
+        gc.freeze()  # as local.servers does
         print("ready", flush=True)
         await task
 

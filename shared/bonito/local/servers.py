@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import os
 import signal
@@ -91,6 +92,7 @@ class Opened:
         await receive()
         async with AsyncExitStack() as stack:
             self._app = self._make(await stack.enter_async_context(self._parts))
+            settle_memory()
             await send({"type": "lifespan.startup.complete"})
             await receive()
         await send({"type": "lifespan.shutdown.complete"})
@@ -113,6 +115,16 @@ def until_stopped() -> Iterator[None]:
         signal.signal(number, _interrupt)
     with contextlib.suppress(KeyboardInterrupt):
         yield
+
+
+def settle_memory() -> None:
+    """Spare the garbage collector what the start has made, and what lives as long as the process.
+
+    Its passes over all that were a third of a request's CPU (bench/gateway.py: 1,790 requests a second with, 2,530
+    without).
+    """
+    gc.collect()
+    gc.freeze()
 
 
 def log_to_stderr(settings: Settings) -> None:
@@ -158,6 +170,7 @@ async def serve_here(parts: Parts, listener: socket.socket, *, announce: Callabl
     class Announcing(uvicorn.Server):
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
             await super().startup(sockets)
+            settle_memory()
             announce()
 
     config = uvicorn.Config(
