@@ -135,6 +135,8 @@ async def test_the_runtime_search_uses_its_indexes_in_one_partition(
         with runtime(database, org_id) as connection:
             row = parameters(shelf) | {"mode": "hybrid"}
             assert len(connection.execute(SEARCH, row).fetchall()) == 10
+            connection.execute("SELECT pg_stat_force_next_flush()")
+            connection.commit()  # answered after the flush
         after, tables_after = dict(owner.execute(SCANS).fetchall()), dict(owner.execute(TABLE_SCANS).fetchall())
     used = {name for name, count in after.items() if count > before.get(name, 0)}
     assert f"kb_hnsw_{shelf.generation_id.hex}_300" in used
