@@ -158,6 +158,8 @@ def _start(binaries: Path, directory: Path, socket_dir: str, user: User | None) 
     log = directory / "log"
     for _ in range(START_ATTEMPTS):
         _end_leftover(directory)
+        if user is not None:
+            _open_for_all(directory.parent)  # again: somebody may close a shared folder such as /tmp/x meanwhile
         with log.open("ab") as output:
             _give(log, user)
             process = subprocess.Popen(  # noqa: S603 - the wheel's program
