@@ -123,7 +123,7 @@ class Client:
 
 
 class Watch:
-    """The block of `Client.watched`; a class, since a generator costs each request a tenth of a millisecond more."""
+    """The block of `Client.watched`; a class, since every request pays for it and a generator costs more."""
 
     def __init__(self, client: Client) -> None:
         self._client = client
