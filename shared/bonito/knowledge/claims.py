@@ -70,13 +70,13 @@ SETTLE: LiteralString = """
 FAIL: LiteralString = """
     UPDATE kb_documents d
        SET status = 'error', attempts = 0, lease_until = NULL, deleted_at = NULL, updated_at = now(),
-           file_hash = coalesce(%(file_hash)s, file_hash), source_version = coalesce(%(version)s, source_version),
+           file_hash = %(file_hash)s, source_version = coalesce(%(version)s, source_version),
            error_message = %(message)s || CASE WHEN EXISTS (
                SELECT FROM kb_revisions r
                 WHERE r.org_id = d.org_id AND r.document_id = d.id AND r.status = 'served'
                   AND r.file_hash IS DISTINCT FROM %(file_hash)s)
                THEN ' The previous version is still served.' ELSE '' END
-     WHERE d.org_id = %(org_id)s AND d.id = %(id)s
+     WHERE d.org_id = %(org_id)s AND d.id = %(id)s AND (%(is_claimed)s OR d.status <> 'pending')
 """
 
 BURY: LiteralString = """
@@ -179,15 +179,26 @@ async def settle(conn: Connection, *, org_id: UUID, claimed: Claimed, revision_i
 
 
 async def fail(
-    conn: Connection, *, org_id: UUID, document_id: UUID, message: str, file_hash: bytes | None, version: str | None
+    conn: Connection,
+    *,
+    org_id: UUID,
+    document_id: UUID,
+    message: str,
+    file_hash: bytes,
+    version: str | None,
+    is_claimed: bool,
 ) -> None:
-    """End the work on a locked document with an error for people; what was served before stays served."""
+    """End the work on a locked document with an error for people; what was served before stays served.
+
+    Without a claim, one that waits to be looked at again is left to that.
+    """
     row = {
         "org_id": org_id,
         "id": document_id,
         "message": storable(message),
         "file_hash": file_hash,
         "version": version,
+        "is_claimed": is_claimed,
     }
     await conn.execute(FAIL, row)
 

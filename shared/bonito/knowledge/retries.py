@@ -29,13 +29,15 @@ class Leases:
         work: a document that is fetched and parsed; renewed while that lasts.
         batch: a batch in a model call; renewed while that lasts.
         renewal: between two renewals; a small part of the two above.
-        waiting: a document whose chunks wait for their vectors, or that is to be tried again.
+        waiting: a document whose chunks wait for their vectors, or that is to be tried again; longer than queues are.
+        sync: a sync whose documents are in work, until it is looked at whether they are done.
     """
 
     work: timedelta = timedelta(seconds=60)
     batch: timedelta = timedelta(seconds=10)
     renewal: timedelta = timedelta(seconds=3)
-    waiting: timedelta = timedelta(minutes=30)
+    waiting: timedelta = timedelta(hours=2)
+    sync: timedelta = timedelta(minutes=10)
 
 
 def is_retryable(error: BaseException) -> bool:

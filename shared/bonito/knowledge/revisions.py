@@ -136,16 +136,18 @@ REFRESH_METADATA: LiteralString = """
 """
 
 # Ready when nothing of this content is still being built, in whichever generation; what the document shows is what
-# the served generation answers with.
+# the served generation answers with. One that waits to be looked at again goes on waiting: it may have changed.
 SHOW: LiteralString = """
     UPDATE kb_documents d
        SET chunk_count = CASE WHEN %(is_answering)s THEN r.chunk_count ELSE d.chunk_count END,
            file_hash = r.file_hash, file_size = r.file_size, file_type = r.file_type, page_count = r.page_count,
            warnings = r.warnings, deleted_at = NULL, updated_at = now(),
-           status = CASE WHEN o.is_building THEN 'processing' WHEN o.has_failed THEN 'error'
-                         WHEN r.warnings = '[]' THEN 'ready' ELSE 'ready_with_warnings' END,
-           error_message = CASE WHEN o.has_failed THEN d.error_message END,
-           attempts = 0, lease_until = CASE WHEN o.is_building THEN d.lease_until END
+           status = CASE WHEN d.status = 'pending' THEN d.status WHEN o.is_building THEN 'processing'
+                         WHEN o.has_failed THEN 'error' WHEN r.warnings = '[]' THEN 'ready'
+                         ELSE 'ready_with_warnings' END,
+           error_message = CASE WHEN o.has_failed OR d.status = 'pending' THEN d.error_message END,
+           attempts = CASE d.status WHEN 'pending' THEN d.attempts ELSE 0 END,
+           lease_until = CASE WHEN o.is_building OR d.status = 'pending' THEN d.lease_until END
       FROM kb_revisions r, LATERAL (
            SELECT coalesce(bool_or(o.status = 'building'), false) AS is_building,
                   coalesce(bool_or(o.status = 'failed'), false) AS has_failed
@@ -409,7 +411,13 @@ async def fail(
         failed = revision_id(document_id=document_id, generation_id=generation.id, file_hash=file_hash)
         await conn.execute(MARK_FAILED, row | {"generation_id": generation.id, "revision_id": failed})
     await claims.fail(
-        conn, org_id=org_id, document_id=document_id, message=message, file_hash=file_hash, version=version
+        conn,
+        org_id=org_id,
+        document_id=document_id,
+        message=message,
+        file_hash=file_hash,
+        version=version,
+        is_claimed=True,
     )
 
 
@@ -430,6 +438,7 @@ async def fail_revision(conn: Connection, *, org_id: UUID, revision: Revision, m
             message=message,
             file_hash=revision.file_hash,
             version=None,
+            is_claimed=False,
         )
 
 

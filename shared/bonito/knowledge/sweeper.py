@@ -170,7 +170,7 @@ async def _document(context: Ingestion, org_id: UUID, item: UUID, patience: Pati
 
 async def _sync(context: Ingestion, org_id: UUID, item: UUID, patience: Patience) -> bool:
     """A listing whose worker was lost begins again; one whose documents are all done ends."""
-    row = {"org_id": org_id, "id": item, "lease": context.leases.waiting}
+    row = {"org_id": org_id, "id": item, "lease": context.leases.sync}
     async with tenant(context.pool, org_id) as conn:
         taken = await (await conn.execute(TAKE_SYNC, row)).fetchone()
     if taken is None:

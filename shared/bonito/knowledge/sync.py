@@ -13,12 +13,11 @@ from datetime import datetime, timedelta
 from typing import Literal, LiteralString
 from uuid import UUID, uuid4
 
-import psycopg
 from psycopg.rows import class_row
 
 from bonito.clouds.base import ObjectInfo
 from bonito.database.pool import Connection, Pool, tenant
-from bonito.errors import KnowledgeBaseNotFound, Overloaded
+from bonito.errors import KnowledgeBaseNotFound
 from bonito.knowledge import bases, claims, generations, progress
 from bonito.knowledge.bases import KnowledgeBase
 from bonito.knowledge.context import Ingestion, send_all
@@ -30,8 +29,8 @@ logger = logging.getLogger(__name__)
 # Objects of a listing that are compared at once.
 PAGE = 500
 LISTING_LEASE = timedelta(minutes=1)
-# How long a found document may wait for its turn before the sweeper sends it again.
-PENDING_LEASE = timedelta(hours=1)
+# How long a found document may wait for its message to be sent, then for its turn, before the sweeper sends another.
+SENDING_LEASE, PENDING_LEASE = timedelta(minutes=2), timedelta(hours=6)
 # When to ask again for a listing that began while another was under way: what changed behind its back is in this one.
 AGAIN = timedelta(seconds=15)
 KEEP = timedelta(days=7)
@@ -114,6 +113,12 @@ ANNOUNCE_MISSING: LiteralString = """
      WHERE org_id = %(org_id)s AND knowledge_base_id = %(knowledge_base_id)s AND deleted_at IS NULL
        AND file_path = ANY(%(paths)s::text[])
     RETURNING file_path
+"""
+
+SENT: LiteralString = """
+    UPDATE kb_documents SET lease_until = now() + %(lease)s
+     WHERE org_id = %(org_id)s AND knowledge_base_id = %(knowledge_base_id)s AND status = 'pending'
+       AND file_path = ANY(%(paths)s::text[])
 """
 
 # Those that an earlier listing of this sync sent are counted by their rows.
@@ -283,35 +288,43 @@ async def _renew(pool: Pool, org_id: UUID, listing: Listing) -> bool:
 async def _list(context: Ingestion, org_id: UUID, base: KnowledgeBase, listing: Listing) -> str | None:
     """Work through the listing; a sentence why the source could not be listed, None when all is well."""
     vanished: list[str] = []
-    try:
-        store = context.stores.store(org_id, base)
-        async for page in _pages(store.list(base.source_prefix), base.source_prefix):
-            paths = await _compare(context, org_id, base, listing, page, vanished)
-            if paths is None:
-                return None  # somebody else took the listing over
-            await _send(context, org_id, base, paths)
-    except (KnowledgeBaseNotFound, Overloaded, psycopg.Error):
-        raise  # nothing is said about the source; the sweeper has it listed again
-    except Exception as error:  # whatever it is, the base must not stay in `syncing`
-        if is_unforeseen(error):
-            logger.exception("A source could not be listed.")
-        return f"The source could not be listed: {explain(error)}"
+    pages = _pages(context, org_id, base)
+    while (page := await _next(pages)) is not None:
+        if isinstance(page, str):
+            return page
+        paths = await _compare(context, org_id, base, listing, page, vanished)
+        if paths is None:
+            return None  # somebody else took the listing over
+        await _send(context, org_id, base, paths)
     await _send(context, org_id, base, await _finish_listing(context, org_id, base, listing, vanished))
     return None
+
+
+async def _next(pages: AsyncIterator[Page]) -> Page | str | None:
+    """The next page, None after the last; or why the source cannot be listed."""
+    try:
+        return await anext(pages, None)
+    except Exception as error:  # noqa: BLE001 - whatever it is, the base must not stay in `syncing`
+        logger.warning("A source cannot be listed: %s", type(error).__name__, exc_info=is_unforeseen(error))
+        return f"The source could not be listed: {explain(error)}"
 
 
 async def _send(context: Ingestion, org_id: UUID, base: KnowledgeBase, paths: Sequence[str]) -> None:
     if not paths:
         return
+    row = {"org_id": org_id, "knowledge_base_id": base.id, "paths": list(paths), "lease": PENDING_LEASE}
     async with tenant(context.pool, org_id) as conn:
-        await conn.execute(SHOW_SYNCING, {"org_id": org_id, "knowledge_base_id": base.id})
+        await conn.execute(SHOW_SYNCING, row)
     await send_all(context.queue, [IngestMessage(org_id, base.id, path, is_bulk=True) for path in paths])
+    async with tenant(context.pool, org_id) as conn:
+        await conn.execute(SENT, row)
 
 
-async def _pages(objects: AsyncIterator[ObjectInfo], prefix: str) -> AsyncIterator[Page]:
+async def _pages(context: Ingestion, org_id: UUID, base: KnowledgeBase) -> AsyncIterator[Page]:
     """The listing in pages; folders' placeholders and the prefix itself are no documents."""
+    prefix = base.source_prefix
     after, some = "", dict[str, ObjectInfo]()
-    async for info in objects:
+    async for info in context.stores.store(org_id, base).list(prefix):
         path = info.key.removeprefix(prefix)
         if not path or path.endswith("/") or not info.key.startswith(prefix):
             continue
@@ -348,7 +361,7 @@ async def _compare(
             "ids": [uuid4() for _ in changed],
             "paths": [path for path, _ in changed],
             "versions": [version for _, version in changed],
-            "lease": PENDING_LEASE,
+            "lease": SENDING_LEASE,
         }
         await conn.execute(ANNOUNCE, row | announced)
         counted = row | {"lease": LISTING_LEASE}
@@ -368,12 +381,12 @@ async def _finish_listing(
         "sync_id": listing.id,
         "fence": listing.fence,
         "paths": list(vanished),
-        "lease": PENDING_LEASE,
+        "lease": SENDING_LEASE,
     }
     async with tenant(context.pool, org_id) as conn:
         await claims.lock_base(conn, org_id=org_id, knowledge_base_id=base.id)
         gone = [found[0] for found in await (await conn.execute(ANNOUNCE_MISSING, row)).fetchall()]
-        if await (await conn.execute(LISTED, row | {"lease": context.leases.waiting})).fetchone() is None:
+        if await (await conn.execute(LISTED, row | {"lease": context.leases.sync})).fetchone() is None:
             await conn.rollback()
             return []
     return gone

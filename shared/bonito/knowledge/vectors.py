@@ -33,6 +33,7 @@ async def embed(context: Ingestion, message: EmbedMessage) -> None:
     """
     found = await _take(context, message)
     if found is None:
+        await finish(context, message.org_id, message.revision_id)
         return
     build, generation, batch = found
     try:
@@ -50,7 +51,7 @@ async def finish(context: Ingestion, org_id: UUID, revision_id: UUID) -> None:
     """Serve the revision if it lacks no vector; otherwise let its document wait on."""
     async with tenant(context.pool, org_id) as conn:
         revision = await revisions.load(conn, org_id=org_id, revision_id=revision_id)
-        if revision is None or revision.status != "building":
+        if revision is None:
             return
         try:
             await claims.lock_base(conn, org_id=org_id, knowledge_base_id=revision.knowledge_base_id)
@@ -60,7 +61,7 @@ async def finish(context: Ingestion, org_id: UUID, revision_id: UUID) -> None:
         has_flipped = await revisions.flip(conn, org_id=org_id, revision_id=revision_id)
         if not has_flipped:
             await claims.wait_on(conn, org_id=org_id, document_id=revision.document_id, lease=context.leases.waiting)
-    if has_flipped:
+    if has_flipped or revision.status != "building":  # whoever flipped may have been lost before it came to this
         await progress.conclude(context.pool, org_id=org_id, knowledge_base_id=revision.knowledge_base_id)
 
 
@@ -84,7 +85,6 @@ async def _take(context: Ingestion, message: EmbedMessage) -> tuple[Build, Gener
     if isinstance(taken, float):
         raise Overloaded("Another worker has these chunks in hand.", retry_after_s=taken)
     if taken is None or generation is None:
-        await finish(context, org_id, message.revision_id)
         return None
     return build, generation, taken
 

@@ -282,6 +282,50 @@ async def test_a_listing_whose_worker_was_lost_begins_again(world: World) -> Non
     assert set(await world.served()) == {"a.txt"}
 
 
+async def test_a_worker_lost_before_it_sent_what_it_found_is_made_up_for(world: World) -> None:
+    world.write("a.txt", prose("barometer"))
+
+    class Full:
+        async def send(self, *_: object, **__: object) -> None:
+            raise ConnectionError("the worker is lost here")
+
+    lost = dataclasses.replace(world.context, queue=Full())
+    with pytest.raises(ConnectionError):
+        await sync.sync(lost, world.org_id, world.base_id)
+    assert await world.statuses() == {"a.txt": "pending"}
+    assert (await world.base()).status == "syncing", "the source is not to blame"
+    for table in ("kb_documents", "kb_syncs"):
+        await world.rows(f"UPDATE {table} SET lease_until = lease_until - interval '2 minutes' RETURNING id")
+
+    await world.sweep()
+    await world.settle()
+
+    assert await world.statuses() == {"a.txt": "ready"}
+    assert (await status(world)).status == "done"
+
+
+async def test_what_was_built_meanwhile_does_not_hide_a_change_that_a_sync_found(world: World) -> None:
+    world.write("a.txt", prose("barometer"))
+    await world.changed("a.txt")
+    await world.run(*world.queue.waiting.pop()[:2])
+    embedding = list(world.queue.waiting)
+    world.queue.waiting.clear()
+    world.write("a.txt", prose("anemometer"))
+    await world.sync()
+    world.queue.waiting[:] = embedding  # and the sync's own message is lost
+
+    await world.settle()
+    assert "barometer" in (await world.served())["a.txt"]
+    assert await world.statuses() == {"a.txt": "pending"}
+    await world.rows("UPDATE kb_documents SET lease_until = now() - interval '1 s' RETURNING id")
+    await world.sweep()
+    await world.settle()
+
+    assert "anemometer" in (await world.served())["a.txt"]
+    assert await world.statuses() == {"a.txt": "ready"}
+    assert (await status(world)).status == "done"
+
+
 async def test_unchanged_documents_are_sent_for_a_generation_that_lacks_them(world: World) -> None:
     for name in ("a", "b"):
         world.write(f"{name}.txt", prose(name, 20))

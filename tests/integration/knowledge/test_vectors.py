@@ -11,9 +11,9 @@ from uuid import UUID
 
 import pytest
 
-from bonito.database.pool import Pool
+from bonito.database.pool import Pool, tenant
 from bonito.errors import InvalidRequest, Overloaded, ProviderTimeout, RateLimited
-from bonito.knowledge import ingestion, revisions, vectors
+from bonito.knowledge import claims, ingestion, revisions, vectors
 from bonito.knowledge.messages import EmbedMessage, IngestMessage
 from bonito.knowledge.retries import Leases
 from tests.integration.knowledge.ingesting import PINNED, World, prose
@@ -204,6 +204,26 @@ async def test_the_redelivered_message_of_a_lost_worker_flips_too(world: World) 
 
     await embed(world, message)
 
+    await check_served_once(world)
+
+
+async def test_a_worker_lost_after_the_flip_does_not_keep_its_sync_from_ending(world: World) -> None:
+    world.write("a.txt", prose("barometer"))
+    await world.sync()
+    await world.run(*world.queue.waiting.pop()[:2])
+    ((_, message, _),) = world.queue.waiting
+    sent = EmbedMessage.from_json(message)
+    found = await vectors._take(world.context, sent)
+    assert found is not None
+    await vectors._fill(world.context, world.org_id, *found)
+    async with tenant(world.pool, world.org_id) as conn:
+        await claims.lock_document(conn, org_id=world.org_id, document_id=found[0].document_id)
+        assert await revisions.flip(conn, org_id=world.org_id, revision_id=sent.revision_id)
+    assert (await world.base()).status == "syncing"
+
+    await embed(world, message)
+
+    assert (await world.base()).status == "ready"
     await check_served_once(world)
 
 
