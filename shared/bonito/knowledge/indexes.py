@@ -32,14 +32,11 @@ EF_CONSTRUCTION = 200
 CHURN_CHUNKS = 10_000
 CHURN_SHARE = 0.2
 
-# Older ones lack the iterative scan, or have a buffer overflow in parallel builds.
-
 MIN_BUILD_BYTES = 64 * 2**20
 MAX_BUILD_BYTES = 2**30
 
 # Until the connection closes.
 LOCK: LiteralString = "SELECT pg_try_advisory_lock(4207849485)"
-
 
 # The name tells the generation, and its chunks_written when the build began.
 FIND_INDEXES: LiteralString = """

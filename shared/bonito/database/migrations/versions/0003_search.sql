@@ -60,7 +60,8 @@ GRANT SELECT ON knowledge_bases, kb_generations, kb_documents, kb_revisions, kb_
 CREATE FUNCTION relevance(p_mode text, p_embedding vector, p_lexical sparsevec, p_query_embedding vector, p_query_lexical sparsevec,
                           p_bound double precision) RETURNS double precision LANGUAGE sql IMMUTABLE PARALLEL SAFE
     RETURN CASE p_mode WHEN 'vector' THEN 1.0 WHEN 'hybrid' THEN 0.5 ELSE 0.0 END
-           * CASE WHEN p_mode = 'keyword' THEN 0.0 ELSE greatest(0.0, least(1.0, 1.0 - (p_embedding <=> p_query_embedding))) END
+           * CASE WHEN p_mode = 'keyword' THEN 0.0
+                  ELSE greatest(0.0, least(1.0, 1.0 - coalesce(nullif(p_embedding <=> p_query_embedding, 'NaN'), 1.0))) END  -- NaN: overflow
          + CASE p_mode WHEN 'keyword' THEN 1.0 WHEN 'hybrid' THEN 0.5 ELSE 0.0 END
            * CASE WHEN p_mode = 'vector' OR p_bound = 0.0 THEN 0.0 ELSE least(1.0, -(p_lexical <#> p_query_lexical) / p_bound) END;
 
