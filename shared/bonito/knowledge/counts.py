@@ -98,11 +98,13 @@ async def exchange(
     assert locked is not None  # noqa: S101 - a revision's foreign key keeps its generation
     if entering is not None:
         await _word(conn, org_id=org_id, revision_id=entering, language=locked[0])
-        await conn.execute(COUNT_LEXEMES, {"org_id": org_id, "revision_id": entering})
-    await conn.execute(COUNT, row)
-    await conn.execute(COUNT_TERMS, row)
-    if leaving is not None:
-        await conn.execute(FORGET_TERMS, row)
+    async with conn.pipeline():
+        if entering is not None:
+            await conn.execute(COUNT_LEXEMES, {"org_id": org_id, "revision_id": entering})
+        await conn.execute(COUNT, row)
+        await conn.execute(COUNT_TERMS, row)
+        if leaving is not None:
+            await conn.execute(FORGET_TERMS, row)
 
 
 async def find_otherwise_worded(

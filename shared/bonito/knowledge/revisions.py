@@ -345,10 +345,11 @@ async def flip(conn: Connection, *, org_id: UUID, revision_id: UUID) -> bool:
     answering = await claims.lock_base(conn, org_id=org_id, knowledge_base_id=revision.knowledge_base_id)
     served = await _served(conn, org_id=org_id, document_id=revision.document_id)
     old = served.get(revision.generation_id)
-    if old is not None:
-        await conn.execute(SUPERSEDE, {"org_id": org_id, "revision_id": old})
-    await conn.execute(SERVE, row)
-    await conn.execute(REFRESH_METADATA, row)
+    async with conn.pipeline():
+        if old is not None:
+            await conn.execute(SUPERSEDE, {"org_id": org_id, "revision_id": old})
+        await conn.execute(SERVE, row)
+        await conn.execute(REFRESH_METADATA, row)
     await counts.exchange(conn, org_id=org_id, generation_id=revision.generation_id, entering=revision_id, leaving=old)
     if answering is None:
         await generations.serve_first(

@@ -304,7 +304,7 @@ async def _next(pages: AsyncIterator[Page]) -> Page | str | None:
     """The next page, None after the last; or why the source cannot be listed."""
     try:
         return await anext(pages, None)
-    except Exception as error:  # noqa: BLE001 - whatever it is, the base must not stay in `syncing`
+    except Exception as error:  # whatever it is, the base must not stay in `syncing`
         logger.warning("A source cannot be listed: %s", type(error).__name__, exc_info=is_unforeseen(error))
         return f"The source could not be listed: {explain(error)}"
 
