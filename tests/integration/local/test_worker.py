@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import UUID, uuid4
 
+import psycopg
 import pytest
 
 from bonito.clouds.local import ProcrastinateQueue, open_queue
@@ -237,3 +238,37 @@ async def test_a_schedule_is_due_once_however_many_tick(pool: Pool, world: World
     assert await next_at() is None, "a changed schedule forgets the old one's time"
     await set_schedule(None)
     assert await schedule.send_due(world.context, now=now) == 0
+
+
+async def test_maintenance_is_done_with_the_owners_rights(database: Database) -> None:
+    options = Options(is_alone=True, maintenance_url=database.maintenance_url)
+    with psycopg.connect(database.superuser_url, autocommit=True) as owner:
+        partitions = "SELECT count(*) FROM pg_inherits WHERE inhparent = 'gateway_requests'::regclass"
+        before = owner.execute(partitions).fetchone()
+        newest = owner.execute(
+            "SELECT max(inhrelid::regclass::text) FROM pg_inherits "
+            "WHERE inhparent = 'gateway_requests'::regclass AND inhrelid::regclass::text ~ '[0-9]$'"
+        ).fetchone()
+        assert newest is not None
+        owner.execute(f"DROP TABLE {newest[0]}")  # type: ignore[arg-type]
+
+        async def count() -> object:
+            return owner.execute(partitions).fetchone()
+
+        async with opened(database.runtime_url) as (context, queue), working(context, queue, options):
+            await eventually(count, lambda found: found == before)
+
+
+async def test_no_log_line_names_a_file(database: Database, world: World, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("DEBUG")
+    world.write("private-name.txt", prose("barometer"))
+    world.write("private-name.json", "{")
+    async with opened(database.runtime_url) as (context, queue), working(context, queue):
+        await queue.send("sync", SyncMessage(world.org_id, world.base_id).to_json())
+        await eventually(
+            world.statuses,
+            lambda statuses: statuses == {"private-name.txt": "ready", "private-name.json": "error"},
+        )
+
+    assert "private-name" not in caplog.text
+    assert "barometer" not in caplog.text
