@@ -41,8 +41,11 @@ async def watching(world: World, monkeypatch: pytest.MonkeyPatch) -> AsyncIterat
         await bases.delete(conn, org_id=world.org_id, knowledge_base_id=world.base_id)
 
 
-async def told(world: World, *paths: str) -> None:
-    """Wait until exactly these paths are to be looked at, and forget them."""
+async def told(world: World, *paths: str, again: frozenset[str] = frozenset()) -> None:
+    """Wait until these paths are to be looked at, no others but `again`, and forget them.
+
+    The system may report a change twice, and a busy one does so late: a path that was told of before may come again.
+    """
 
     async def look() -> set[str]:
         return {
@@ -52,7 +55,7 @@ async def told(world: World, *paths: str) -> None:
         }
 
     await eventually(look, lambda seen: seen >= set(paths))
-    assert await look() == set(paths)
+    assert await look() - again == set(paths) - again
     world.queue.waiting.clear()
 
 
@@ -75,7 +78,7 @@ async def test_created_changed_renamed_and_deleted_files_are_told(watching: Worl
     await told(watching, "a.txt", "b c+%é.txt")
 
     (watching.folder / "b c+%é.txt").unlink()
-    await told(watching, "b c+%é.txt")
+    await told(watching, "b c+%é.txt", again=frozenset({"a.txt"}))
 
 
 async def test_new_folders_are_watched_with_what_they_already_hold(watching: World, tmp_path: Path) -> None:
@@ -86,10 +89,10 @@ async def test_new_folders_are_watched_with_what_they_already_hold(watching: Wor
     (moved / "inner").mkdir(parents=True)
     (moved / "inner" / "b.txt").write_text("two")
     moved.rename(watching.folder / "moved")
-    await told(watching, "moved/inner/b.txt")
+    await told(watching, "moved/inner/b.txt", again=frozenset({"deep/er/a.txt"}))
 
     watching.write("moved/inner/c.txt", "three")
-    await told(watching, "moved/inner/c.txt")
+    await told(watching, "moved/inner/c.txt", again=frozenset({"deep/er/a.txt", "moved/inner/b.txt"}))
 
 
 async def test_a_folder_that_goes_takes_its_documents_along(watching: World) -> None:
