@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import re
@@ -10,7 +11,6 @@ import signal
 import socket
 import subprocess
 import tempfile
-import time
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -87,6 +87,15 @@ class Deployment:
                 stdin=subprocess.DEVNULL,
                 env=self.environment,
             )
+
+    def wait_for(self, name: str, port: int) -> None:
+        """Return once the server says that it is ready; its log is in the failure."""
+
+        def state() -> str:
+            ended = self.processes[name].poll() is not None
+            return "ready" if answers(f"http://127.0.0.1:{port}/readyz") else self.logs() if ended else ""
+
+        assert eventually(state, bool) == "ready"
 
     def stop(self, name: str) -> int:
         process = self.processes.pop(name)
@@ -180,6 +189,7 @@ def deployment() -> Iterator[Deployment]:
             "BONITO_DATA_DIR": str(folder / "data"),
             "BONITO_MIGRATION_DATABASE_URL": made.url("bonito_migrator"),
             "BONITO_EGRESS_ALLOW": "127.0.0.0/8",
+            "BONITO_ENCRYPTION_KEY": base64.b64encode(os.urandom(32)).decode(),
         }
         with psycopg.connect(made.url("postgres", "postgres"), autocommit=True) as administrator:
             administrator.execute(f"CREATE DATABASE {DATABASE}")
@@ -206,8 +216,8 @@ def running(deployment: Deployment) -> Iterator[Deployment]:
     deployment.environment["BONITO_API_URL"] = f"http://127.0.0.1:{deployment.console}"
     deployment.environment["BONITO_API_KEY"] = owner["personal_token"]
     try:
-        for port in (deployment.gateway, deployment.console):
-            eventually(lambda url=f"http://127.0.0.1:{port}/readyz": answers(url), bool)
+        for name, port in (("gateway", deployment.gateway), ("console", deployment.console)):
+            deployment.wait_for(name, port)
         yield deployment
     finally:
         for process in deployment.processes.values():
@@ -297,6 +307,8 @@ def test_the_main_job_through_a_transaction_proxy(running: Deployment, stub: Stu
 
 
 def test_a_tampered_row_of_the_audit_log_is_named(running: Deployment) -> None:
+    for name in ("first", "second", "third"):
+        running.run("keys", "create", name)
     intact = running.json("audit", "verify")
     with psycopg.connect(running.url("postgres")) as administrator:
         administrator.execute("UPDATE audit_log SET actor = 'system' WHERE sequence = 2")
@@ -319,8 +331,7 @@ def test_sigterm_ends_each_process_well(running: Deployment) -> None:
 def test_a_server_of_several_processes_answers_and_ends(running: Deployment) -> None:
     port = free_port()
     running.start("gateways", "serve", "gateway", "--port", str(port), "--workers", "2")
-    eventually(lambda: answers(f"http://127.0.0.1:{port}/readyz"), bool)
-    time.sleep(0.1)
+    running.wait_for("gateways", port)
 
     assert running.stop("gateways") == 0
     assert not answers(f"http://127.0.0.1:{port}/healthz")
