@@ -21,7 +21,6 @@ from rich.text import Text
 from bonito.errors import BonitoError
 
 REFUSED = 1
-WRONG_USAGE = 2
 PAGE_SIZE = 100
 UNBOUNDED = 1_000_000  # columns of a stdout that is no terminal
 # An upload of 50 MB over a slow line takes a while; a sync answers at once.

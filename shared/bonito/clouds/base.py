@@ -13,15 +13,6 @@ ChangeKind = Literal["created", "deleted", "unknown"]
 
 
 @dataclass(frozen=True)
-class ObjectRef:
-    """An object in a store: for S3 and GCS its bucket, for Blob `account/container`, locally the folder's path."""
-
-    provider: StoreType
-    bucket: str
-    key: str
-
-
-@dataclass(frozen=True)
 class ObjectInfo:
     """What a listing or a head tells of an object."""
 
