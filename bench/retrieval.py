@@ -6,7 +6,7 @@ of shared buffers). Latency is what a caller on the same machine sees of that ca
 question. Recall compares the ten best of vector search with all chunks in numpy. Writing is the statement that
 ingestion runs per batch of 32 chunks: tsvector, BM25 weights, every index but HNSW; in one connection.
 
-The figures of 2 cores (Xeon, 2.x GHz) stand in docs/architecture.md.
+The figures stand in docs/benchmarks.md.
 
     .venv/bin/python -m bench.retrieval [--json]
 """
