@@ -216,10 +216,13 @@ async def _write(bed: Bed, pool: Pool, revision: UUID) -> None:
                 raise TypeError("the batch is in other hands")
             texts = await batches.texts(conn, org_id=bed.org_id, batch=batch)
         async with tenant(pool, bed.org_id) as conn:
+            build = await batches.find_build(conn, org_id=bed.org_id, revision_id=revision)
+            if build is None:
+                raise RuntimeError("the revision is no longer built")
             await batches.store(
                 conn,
                 org_id=bed.org_id,
-                batch=batch,
+                build=build,
                 chunk_ids=[chunk_id for chunk_id, _ in texts],
                 vectors=[vector(text) for _, text in texts],
             )

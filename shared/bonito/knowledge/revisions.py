@@ -132,7 +132,7 @@ REFRESH_METADATA: LiteralString = """
     UPDATE kb_index i SET metadata = d.metadata
       FROM kb_documents d
      WHERE i.org_id = %(org_id)s AND i.revision_id = %(revision_id)s
-       AND d.org_id = i.org_id AND d.id = i.document_id AND i.metadata IS DISTINCT FROM d.metadata
+       AND d.org_id = %(org_id)s AND d.id = %(document_id)s AND i.metadata IS DISTINCT FROM d.metadata
 """
 
 # Ready when nothing of this content is still being built, in whichever generation; what the document shows is what
@@ -338,7 +338,7 @@ async def flip(conn: Connection, *, org_id: UUID, revision_id: UUID) -> bool:
     revision = await load(conn, org_id=org_id, revision_id=revision_id)
     if revision is None or revision.status != "building" or revision.has_batches:
         return False
-    row = {"org_id": org_id, "revision_id": revision_id}
+    row = {"org_id": org_id, "revision_id": revision_id, "document_id": revision.document_id}
     vectors = await (await conn.execute(COUNT_VECTORS, row)).fetchone()
     if vectors is None or vectors[0] != revision.chunk_count:
         return False
@@ -359,7 +359,7 @@ async def flip(conn: Connection, *, org_id: UUID, revision_id: UUID) -> bool:
             generation_id=revision.generation_id,
         )
     is_answering = answering in {None, revision.generation_id}
-    await conn.execute(SHOW, row | {"document_id": revision.document_id, "is_answering": is_answering})
+    await conn.execute(SHOW, row | {"is_answering": is_answering})
     return True
 
 

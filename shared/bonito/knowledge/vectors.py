@@ -104,7 +104,7 @@ async def _fill(context: Ingestion, org_id: UUID, build: Build, generation: Gene
         texts, stored = [content for _, content in chunks], 0
         async for result in embedding.embed_batches(model, texts, dimensions=generation.dimensions):
             ids = [chunk_id for chunk_id, _ in chunks[stored : stored + len(result.vectors)]]
-            await _store(context, org_id, build, batch, ids, result.vectors)
+            await _store(context, org_id, build, ids, result.vectors)
             stored += len(ids)
     async with tenant(context.pool, org_id) as conn:
         await batches.done(conn, org_id=org_id, batch=batch)
@@ -114,7 +114,6 @@ async def _store(
     context: Ingestion,
     org_id: UUID,
     build: Build,
-    batch: Batch,
     chunk_ids: Sequence[UUID],
     vectors: Sequence[array[float]],
 ) -> None:
@@ -123,7 +122,7 @@ async def _store(
             conn, org_id=org_id, generation_id=build.generation_id, dimensions=len(vectors[0])
         )
     async with tenant(context.pool, org_id) as conn:
-        await batches.store(conn, org_id=org_id, batch=batch, chunk_ids=chunk_ids, vectors=vectors)
+        await batches.store(conn, org_id=org_id, build=build, chunk_ids=chunk_ids, vectors=vectors)
 
 
 async def _trouble(context: Ingestion, org_id: UUID, build: Build, batch: Batch, error: Exception) -> None:

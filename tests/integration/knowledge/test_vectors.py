@@ -10,10 +10,11 @@ from pathlib import Path
 from uuid import UUID
 
 import pytest
+from pgvector import Vector
 
 from bonito.database.pool import Pool, tenant
 from bonito.errors import InvalidRequest, Overloaded, ProviderTimeout, RateLimited
-from bonito.knowledge import claims, ingestion, revisions, vectors
+from bonito.knowledge import batches, claims, ingestion, revisions, vectors
 from bonito.knowledge.messages import EmbedMessage, IngestMessage
 from bonito.knowledge.retries import Leases
 from tests.integration.knowledge.ingesting import PINNED, World, prose
@@ -424,3 +425,27 @@ def test_ids_depend_on_content_and_place_alone() -> None:
     assert revisions.chunk_id(document_id=document, revision=revision, index=0) != revisions.chunk_id(
         document_id=document, revision=revision, index=1
     )
+
+
+async def test_storing_a_batch_reads_the_batch_alone(world: World) -> None:
+    """Without statistics, as in a young database, and beside other revisions of the organization."""
+    for number in range(3):
+        world.write(f"{number}.txt", prose(f"gauge{number}", 150))
+        messages = await ingest(world, f"{number}.txt")
+    sent = EmbedMessage.from_json(messages[0])
+    async with tenant(world.pool, world.org_id) as conn:
+        build = await batches.find_build(conn, org_id=world.org_id, revision_id=sent.revision_id)
+        assert build is not None
+        row = {
+            "org_id": world.org_id,
+            "revision_id": build.revision_id,
+            "generation_id": build.generation_id,
+            "document_id": build.document_id,
+            "ids": [build.revision_id],
+            "vectors": [Vector([1.0, 2.0])],
+        }
+        plan = await (await conn.execute("EXPLAIN " + batches.ADD_VECTORS, row)).fetchall()
+
+    lines = [line for (line,) in plan if "kb_chunks" in line]
+    assert len(lines) == 1, plan
+    assert "_pkey" in lines[0]
