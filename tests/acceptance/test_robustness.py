@@ -75,15 +75,18 @@ def test_a_number_that_another_program_has_by_now_is_no_postgres(empty: Bonito) 
     empty.kill()
     os.kill(server, signal.SIGKILL)
     eventually(lambda: servers_of(empty), lambda pids: pids == [])
-    lock = empty.data_dir / "postgres" / "postmaster.pid"
     with subprocess.Popen(["sleep", "300"]) as other:
-        lines = lock.read_text().split("\n")
-        lock.write_text("\n".join([str(other.pid), *lines[1:]]))
+        try:
+            for name in ("postmaster.pid", ".s.PGSQL.5432.lock"):
+                lock = empty.data_dir / "postgres" / name
+                _, *lines = lock.read_text().split("\n")
+                lock.write_text("\n".join([str(other.pid), *lines]))
 
-        empty.start()
+            empty.start()
 
-        assert other.poll() is None
-        other.kill()
+            assert other.poll() is None
+        finally:
+            other.kill()
     assert empty.stop() == 0
 
 

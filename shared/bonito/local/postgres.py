@@ -205,10 +205,12 @@ def _end_leftover(directory: Path) -> None:
     if _is_server_of(process, directory):
         _stop(process)
         return
-    # Another program has that number by now, which Postgres takes for a server. Its parent's number it takes for stale,
-    # and still sees by the other lines whether memory of the dead server is in use.
-    lines = lock.read_text().split("\n")
-    lock.write_text("\n".join([str(os.getpid()), *lines[1:]]))
+    # Another program has that number by now, or the dead server was never waited for. Postgres takes it for a server.
+    # Its parent's number it takes for stale, and still sees by the other lines whether the dead one's memory is in use.
+    for file in (lock, directory / f".s.PGSQL.{PORT}.lock"):
+        with suppress(FileNotFoundError):
+            _, *lines = file.read_text().split("\n")
+            file.write_text("\n".join([str(os.getpid()), *lines]))
 
 
 def _is_server_of(process: psutil.Process, directory: Path) -> bool:
