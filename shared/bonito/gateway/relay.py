@@ -22,7 +22,8 @@ MAX_PARSED_BYTES = 2 * 2**20
 TAIL_BYTES = 4096
 
 LINE_END = re.compile(rb"\r\n|\n|\r")
-EVENT_END = re.compile(rb"(?:\r\n|\n|\r(?!\n)){2}")
+# Two ends of lines. A CR that nothing follows yet may be half of a CRLF, except where lines end with CR alone.
+EVENT_END = re.compile(rb"(?:\r\n|\n)(?:\r\n|\n|\r(?=[^\n]))|\r(?:\r\n|\r(?!\n))")
 # An event with none of these is passed on unread. A quote inside of a JSON string is escaped, so text never matches.
 NEEDS_READING = re.compile(rb'"finish_reason"\s*:\s*"|"usage"\s*:\s*\{|"error"\s*:|\[DONE\]')
 USAGE_AT_END = re.compile(rb'"usage"\s*:\s*(\{[^{}]*(?:\{[^{}]*\}[^{}]*)*\})[^{}\[\]]*\}\s*\Z')
@@ -222,6 +223,8 @@ def _events(block: bytes) -> Iterator[bytes]:
     for found in EVENT_END.finditer(block):
         yield block[start : found.end()]
         start = found.end()
+    if start < len(block):
+        yield block[start:]
 
 
 def _payload(event: bytes) -> bytes | None:

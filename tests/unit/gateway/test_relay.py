@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from bonito.errors import ProviderFailed, RateLimited
@@ -96,6 +96,7 @@ def test_every_way_to_end_a_line_is_understood(stream_end: bytes) -> None:
     assert out == events[0] + events[1] + finished(FINISH, 3) + events[4]
 
 
+@example([1, 248, 400], False, False)  # cuts the last CRLF of an event in two
 @given(st.lists(st.integers(min_value=1, max_value=400), max_size=12), st.booleans(), st.booleans())
 def test_any_split_into_pieces_gives_the_same_bytes(sizes: list[int], shows_usage: bool, has_opening: bool) -> None:
     stream = b"\xef\xbb\xbf" + ROLE + b": hi\n\n" + TEXT + b"id: 3\r\nevent: x\r\n" + TEXT[:-2] + b"\r\n\r\n"
@@ -107,6 +108,17 @@ def test_any_split_into_pieces_gives_the_same_bytes(sizes: list[int], shows_usag
         rest = rest[size:]
 
     assert relay_all(*pieces, rest, **options) == relay_all(stream, **options)
+
+
+@pytest.mark.parametrize("stream_end", [b"\n\n", b"\r\n\r\n", b"\r\r", b"\n\r", b"\r\n\n", b"\n\r\n", b"\r\r\n"])
+def test_every_byte_may_come_alone(stream_end: bytes) -> None:
+    stream = b"".join(event[:-2] + stream_end for event in (ROLE, TEXT, TEXT, FINISH, USAGE_CHUNK, DONE))
+
+    out = relay_all(*(stream[at : at + 1] for at in range(len(stream))))
+
+    assert [line for line in out.replace(b"\r", b"\n").split(b"\n") if line] == [
+        line for line in (ROLE + TEXT + TEXT + finished(FINISH, 3) + DONE).split(b"\n") if line
+    ]
 
 
 def test_tool_calls_and_several_choices_keep_their_order() -> None:
