@@ -81,7 +81,7 @@ class OneModel:
 class Folders:
     """Stores over the folder that a base's source names."""
 
-    def store(self, org_id: UUID, base: KnowledgeBase) -> ObjectStore:
+    async def store(self, org_id: UUID, base: KnowledgeBase) -> ObjectStore:
         """A folder."""
         return FolderStore(Path(base.source_bucket))
 

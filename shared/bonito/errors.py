@@ -15,7 +15,8 @@ BonitoError                                                                     
     LimitReached
         RateLimited                                                                             429
     DocumentError, UnsupportedDocument, DocumentTooLarge        ends as `error` on the document 422
-    UpstreamError
+    MalformedMessage                            ends where poison is kept, with its reason      500
+    UpstreamError, AccessDenied
         ProviderFailed                                                                          502
         KnowledgeBaseUnavailable, Overloaded                                                    503
         ProviderTimeout                                                                         504
@@ -196,10 +197,22 @@ class DocumentTooLarge(DocumentError):
     code = "document_too_large"
 
 
+class MalformedMessage(BonitoError):
+    """A notification or message that no version of its sender's documentation allows; trying again cannot help."""
+
+    code = "malformed_message"
+
+
 class UpstreamError(BonitoError):
     """Something that Bonito depends on failed."""
 
     code, status, openai_type, retryable = "upstream_unavailable", 502, "upstream_error", True
+
+
+class AccessDenied(UpstreamError):
+    """A customer's account, bucket, key or secret refuses us; the message says what is missing there."""
+
+    code = "access_denied"
 
 
 class ProviderFailed(UpstreamError):

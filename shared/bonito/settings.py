@@ -57,6 +57,17 @@ class Settings(BaseModel):
     reconcile_minutes: int = Field(
         default=5, ge=1, description="How often a `local` source is compared with its documents."
     )
+    ingest_queue: str = Field(
+        default="", description="Messages to read documents: a queue's URL (AWS) or name (Azure), a topic (GCP)."
+    )
+    embed_queue: str = Field(default="", description="Messages to embed chunks; as BONITO_INGEST_QUEUE.")
+    sync_queue: str = Field(default="", description="Messages to list sources; as BONITO_INGEST_QUEUE.")
+    upload_bucket: str = Field(
+        default="", description="Where uploads lie in a cloud: a bucket (AWS, GCP) or account/container (Azure)."
+    )
+    deployment_buckets: str = Field(
+        default="", description="Further buckets of this deployment, comma-separated; none of them is ever a source."
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="Least severity that is logged."
     )

@@ -79,8 +79,8 @@ class FolderStore:
             await asyncio.sleep(READ_PAUSE_S * 2**attempt)
         raise UpstreamError("The file keeps changing while it is read.", retry_after_s=2.0)
 
-    async def list(self, prefix: str) -> AsyncIterator[ObjectInfo]:
-        """Every file whose key begins with the prefix, in the order of the keys' bytes.
+    async def list(self, prefix: str, *, after: str = "") -> AsyncIterator[ObjectInfo]:
+        """Every file whose key begins with the prefix and comes after `after`, in the order of the keys' bytes.
 
         Raises:
             UpstreamError: the folder, or one within it, cannot be listed; then nothing may be concluded.
@@ -91,9 +91,9 @@ class FolderStore:
             if isinstance(entry, ObjectInfo):
                 yield entry
             else:
-                pending.extend(reversed(await asyncio.to_thread(self._entries, entry, prefix)))
+                pending.extend(reversed(await asyncio.to_thread(self._entries, entry, prefix, after)))
 
-    def _entries(self, folder: str, prefix: str) -> Entries:
+    def _entries(self, folder: str, prefix: str, after: str) -> Entries:
         """What lies directly in a folder, named with a slash at its end: files and folders, ascending by bytes."""
         found: dict[str, str | ObjectInfo] = {}
         try:
@@ -101,7 +101,7 @@ class FolderStore:
                 for entry in entries:
                     is_folder = entry.is_dir(follow_symlinks=False)
                     key = folder + entry.name + ("/" if is_folder else "")
-                    if not _may_hold(key, prefix) or is_ignored(key) or not _is_storable(key):
+                    if is_ignored(key) or not _is_storable(key) or not _may_hold(key, prefix, after):
                         continue
                     described = key if is_folder else self._describe(key, entry)
                     if described is not None:
@@ -161,8 +161,8 @@ class FolderStore:
             raise _absent(key) from None
 
 
-class UploadStore:
-    """The files that one knowledge base was given by upload: an ObjectStore, and the only store that is written to."""
+class UploadFolder:
+    """The files that one knowledge base was given by upload: an UploadStore below one folder."""
 
     def __init__(self, root: Path) -> None:
         self._root, self._folder = root, FolderStore(root)
@@ -177,10 +177,10 @@ class UploadStore:
         self._root.mkdir(parents=True, exist_ok=True)
         return await self._folder.fetch(key, into, max_bytes=max_bytes)
 
-    async def list(self, prefix: str) -> AsyncIterator[ObjectInfo]:
-        """Every file whose key begins with the prefix, in the order of the keys' bytes."""
+    async def list(self, prefix: str, *, after: str = "") -> AsyncIterator[ObjectInfo]:
+        """Every file whose key begins with the prefix and comes after `after`, in the order of the keys' bytes."""
         self._root.mkdir(parents=True, exist_ok=True)
-        async for info in self._folder.list(prefix):
+        async for info in self._folder.list(prefix, after=after):
             yield info
 
     async def put(self, name: str, content: AsyncIterable[bytes], *, max_bytes: int) -> ObjectInfo:
@@ -269,8 +269,10 @@ def _is_ignored_name(name: str, *, is_folder: bool) -> bool:
     return not name or lower.startswith(IGNORED_PREFIXES) or lower.endswith(IGNORED_SUFFIXES) or lower in IGNORED_NAMES
 
 
-def _may_hold(key: str, prefix: str) -> bool:
-    return key.startswith(prefix) or (key.endswith("/") and prefix.startswith(key))
+def _may_hold(key: str, prefix: str, after: str) -> bool:
+    """Whether a file, or some file in a folder, is asked for."""
+    is_above = key.endswith("/") and (prefix.startswith(key) or after.startswith(key))
+    return is_above or (key.startswith(prefix) and key.encode() > after.encode())
 
 
 def _is_storable(key: str) -> bool:

@@ -23,7 +23,7 @@ SENDING_AT_ONCE = 8
 class Stores(Protocol):
     """Finds what a knowledge base's documents lie in."""
 
-    def store(self, org_id: UUID, base: KnowledgeBase) -> ObjectStore:
+    async def store(self, org_id: UUID, base: KnowledgeBase) -> ObjectStore:
         """Its store, with the organization's own access; BonitoError says why there is none."""
         ...
 

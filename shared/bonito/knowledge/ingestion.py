@@ -9,7 +9,7 @@ import asyncio
 import hashlib
 import logging
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,7 @@ from uuid import UUID
 
 from bonito.clouds.base import ObjectChanged, ObjectInfo, ObjectStore
 from bonito.database.pool import Connection, Pool, lookup, tenant
-from bonito.errors import BonitoError, DocumentError, KnowledgeBaseNotFound, NotFound, StateConflict
+from bonito.errors import AccessDenied, BonitoError, DocumentError, KnowledgeBaseNotFound, NotFound, StateConflict
 from bonito.knowledge import bases, chunking, claims, generations, language, progress, revisions, tokens
 from bonito.knowledge.bases import KnowledgeBase
 from bonito.knowledge.claims import Claimed, LostFence
@@ -49,27 +49,38 @@ class Built:
     chunks: tuple[NewChunk, ...]
 
 
+async def receive(
+    context: Ingestion, body: Mapping[str, object], changes_of: Callable[[Mapping[str, object]], list[ObjectChanged]]
+) -> None:
+    """Do what a message of the queue `ingest` asks for, which is ours or a store's own notification.
+
+    A notification that concerns one document of one knowledge base is worked off at once, without a second message.
+
+    Args:
+        context: what ingestion works with.
+        body: the message.
+        changes_of: reads a notification of the cloud that the message came from; none where it means nothing to us.
+
+    Raises:
+        MalformedMessage: it is neither.
+        BonitoError, Exception: as `ingest`.
+    """
+    if IngestMessage.is_one(body):
+        await ingest(context, IngestMessage.from_json(body))
+        return
+    messages = [message for change in changes_of(body) for message in await _concerned(context, change)]
+    if len(messages) == 1:
+        await ingest(context, messages[0])
+    else:
+        await send_all(context.queue, messages)
+
+
 async def object_changed(context: Ingestion, change: ObjectChanged) -> int:
     """Have every knowledge base look at the key whose source it belongs to; how many messages were sent.
 
     A bucket that nobody registered is not an error and not worth a retry: 0.
     """
-    if change.key.endswith("/"):
-        return 0
-    async with lookup(context.pool) as conn:
-        row = {"provider": change.provider, "bucket": change.bucket}
-        found = await (await conn.execute(FIND_BASES, row)).fetchall()
-    messages: list[Message] = []
-    for org_id, knowledge_base_id, prefix in found:
-        path = change.key[len(prefix) :]
-        if not path or not change.key.startswith(prefix):
-            continue
-        messages.append(IngestMessage(org_id, knowledge_base_id, path))
-        if change.provider == "local" and change.kind == "deleted":
-            below = await _paths_below(context.pool, org_id=org_id, knowledge_base_id=knowledge_base_id, path=path)
-            messages.extend(IngestMessage(org_id, knowledge_base_id, each) for each in below)
-    if not messages:
-        logger.info("A notification of %s concerns no knowledge base.", change.provider)
+    messages = await _concerned(context, change)
     await send_all(context.queue, messages)
     return len(messages)
 
@@ -101,6 +112,27 @@ async def ingest(context: Ingestion, message: IngestMessage) -> None:
         await _trouble(context, message.org_id, claimed, error)
 
 
+async def _concerned(context: Ingestion, change: ObjectChanged) -> list[IngestMessage]:
+    """What a changed key asks for, of every knowledge base whose source holds it."""
+    if change.key.endswith("/"):
+        return []
+    async with lookup(context.pool) as conn:
+        row = {"provider": change.provider, "bucket": change.bucket}
+        found = await (await conn.execute(FIND_BASES, row)).fetchall()
+    messages: list[IngestMessage] = []
+    for org_id, knowledge_base_id, prefix in found:
+        path = change.key[len(prefix) :]
+        if not path or not change.key.startswith(prefix):
+            continue
+        messages.append(IngestMessage(org_id, knowledge_base_id, path))
+        if change.provider == "local" and change.kind == "deleted":
+            below = await _paths_below(context.pool, org_id=org_id, knowledge_base_id=knowledge_base_id, path=path)
+            messages.extend(IngestMessage(org_id, knowledge_base_id, each) for each in below)
+    if not messages:
+        logger.info("A notification of %s concerns no knowledge base.", change.provider)
+    return messages
+
+
 async def _claim(context: Ingestion, message: IngestMessage) -> tuple[KnowledgeBase, Claimed]:
     async with tenant(context.pool, message.org_id) as conn:
         base = await bases.get(conn, org_id=message.org_id, name_or_id=str(message.knowledge_base_id))
@@ -121,11 +153,11 @@ async def _renew(context: Ingestion, org_id: UUID, claimed: Claimed) -> bool:
 
 async def _look(context: Ingestion, message: IngestMessage, base: KnowledgeBase, claimed: Claimed) -> None:
     """Fetch, and do what the content asks for."""
-    store, key = context.stores.store(message.org_id, base), base.source_prefix + message.path
+    store, key = await context.stores.store(message.org_id, base), base.source_prefix + message.path
     with tempfile.TemporaryDirectory(dir=context.scratch, prefix="bonito-") as directory:
         path = Path(directory) / "document"
         try:
-            info = await store.fetch(key, path, max_bytes=context.limits.max_bytes)
+            info = await _fetch(store, key, path, max_bytes=context.limits.max_bytes)
         except NotFound:
             await _withdraw(context, message.org_id, claimed)
             return
@@ -146,6 +178,22 @@ async def _look(context: Ingestion, message: IngestMessage, base: KnowledgeBase,
     if any(generation.language is None for generation in needed):
         await _pin_language(context, message, needed, document.text)
     await _store(context, message, claimed, content, _describe(document, built), built)
+
+
+async def _fetch(store: ObjectStore, key: str, path: Path, *, max_bytes: int) -> ObjectInfo:
+    """The object; where it is refused, its listing tells whether it is there at all.
+
+    To those who may not list, S3 answers 403 for what does not exist:
+    https://docs.aws.amazon.com/AmazonS3/latest/API/API_GetObject.html
+    """
+    try:
+        return await store.fetch(key, path, max_bytes=max_bytes)
+    except AccessDenied:
+        async for info in store.list(key):
+            if info.key == key:
+                raise
+            break  # the shortest key with this beginning comes first
+        raise NotFound("The store lists no such object.") from None
 
 
 async def _join(context: Ingestion, message: IngestMessage, claimed: Claimed, content: Content) -> list[Generation]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Self
 from uuid import UUID
 
-from bonito.errors import InvalidRequest
+from bonito.errors import MalformedMessage
 
 # Queues that know `priority` serve the higher one first, those that know `unique` keep one waiting message of each.
 # What somebody dropped or uploaded comes before what a sync found, and the first batches of every document before the
@@ -38,9 +38,14 @@ class IngestMessage:
             "priority": BULK_PRIORITY if self.is_bulk else EVENT_PRIORITY,
         }
 
+    @staticmethod
+    def is_one(message: Mapping[str, object]) -> bool:
+        """Whether it is meant to be such a message, and no notification of a store."""
+        return "knowledge_base_id" in message and "path" in message
+
     @classmethod
     def from_json(cls, message: Mapping[str, object]) -> Self:
-        """Read it back; InvalidRequest where it is no such message."""
+        """Read it back; MalformedMessage where it is no such message."""
         return cls(
             org_id=_id(message, "org_id"),
             knowledge_base_id=_id(message, "knowledge_base_id"),
@@ -83,7 +88,7 @@ class EmbedMessage:
 
     @classmethod
     def from_json(cls, message: Mapping[str, object]) -> Self:
-        """Read it back; InvalidRequest where it is no such message."""
+        """Read it back; MalformedMessage where it is no such message."""
         return cls(
             org_id=_id(message, "org_id"),
             revision_id=_id(message, "revision_id"),
@@ -115,7 +120,7 @@ class SyncMessage:
 
     @classmethod
     def from_json(cls, message: Mapping[str, object]) -> Self:
-        """Read it back; InvalidRequest where it is no such message."""
+        """Read it back; MalformedMessage where it is no such message."""
         return cls(
             org_id=_id(message, "org_id"),
             knowledge_base_id=_id(message, "knowledge_base_id"),
@@ -130,18 +135,18 @@ def _id(message: Mapping[str, object], name: str) -> UUID:
     try:
         return UUID(_text(message, name))
     except ValueError:
-        raise InvalidRequest(f"The message's {name} is no UUID.", param=name) from None
+        raise MalformedMessage(f"The message's {name} is no UUID.", param=name) from None
 
 
 def _text(message: Mapping[str, object], name: str) -> str:
     value = message.get(name)
     if not isinstance(value, str) or not value:
-        raise InvalidRequest(f"The message has no {name}.", param=name)
+        raise MalformedMessage(f"The message has no {name}.", param=name)
     return value
 
 
 def _index(message: Mapping[str, object], name: str) -> int:
     value = message.get(name)
     if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        raise InvalidRequest(f"The message's {name} is no number from 0 on.", param=name)
+        raise MalformedMessage(f"The message's {name} is no number from 0 on.", param=name)
     return value

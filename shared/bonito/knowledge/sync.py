@@ -324,7 +324,8 @@ async def _pages(context: Ingestion, org_id: UUID, base: KnowledgeBase) -> Async
     """The listing in pages; folders' placeholders and the prefix itself are no documents."""
     prefix = base.source_prefix
     after, some = "", dict[str, ObjectInfo]()
-    async for info in context.stores.store(org_id, base).list(prefix):
+    store = await context.stores.store(org_id, base)
+    async for info in store.list(prefix):
         path = info.key.removeprefix(prefix)
         if not path or path.endswith("/") or not info.key.startswith(prefix):
             continue

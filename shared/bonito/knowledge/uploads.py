@@ -17,7 +17,7 @@ from uuid import UUID, uuid4
 
 from bonito.clouds.base import MessageQueue
 from bonito.clouds.copying import MIB, copy_capped
-from bonito.clouds.local import UploadStore, clean_key
+from bonito.clouds.local import UploadFolder, clean_key
 from bonito.database.pool import Pool, tenant
 from bonito.errors import DocumentTooLarge, InvalidRequest, KnowledgeBaseNotFound, PayloadTooLarge, StateConflict
 from bonito.knowledge import claims, documents, revisions
@@ -169,9 +169,9 @@ def root_of(settings: Settings) -> Path:
     return settings.data_dir / "uploads"
 
 
-def store_of(root: Path, *, org_id: UUID, knowledge_base_id: UUID) -> UploadStore:
+def store_of(root: Path, *, org_id: UUID, knowledge_base_id: UUID) -> UploadFolder:
     """The store of one knowledge base's uploads, below its organization's folder."""
-    return UploadStore(root / str(org_id) / str(knowledge_base_id))
+    return UploadFolder(root / str(org_id) / str(knowledge_base_id))
 
 
 async def stage(name: str, content: AsyncIterable[bytes], *, folder: Path, max_bytes: int) -> Staged:

@@ -17,6 +17,7 @@ from typing import Literal
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from bonito.assembly.parts import Parts, assembled
 from bonito.console import app as console
 from bonito.console.services import Services as ConsoleServices
 from bonito.errors import InvalidSettings
@@ -24,7 +25,6 @@ from bonito.gateway import app as gateway
 from bonito.gateway.app import Services as GatewayServices
 from bonito.knowledge.parsing.process import ParserProcess
 from bonito.local import external, worker
-from bonito.local.assembly import Parts, assembled
 from bonito.settings import Settings
 
 Part = Literal["gateway", "console"]

@@ -13,12 +13,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from uuid import UUID
 
+from bonito.assembly.parts import Parts, assembled
 from bonito.database import migrate
 from bonito.errors import AuthenticationFailed, InvalidSettings
 from bonito.knowledge.parsing.process import ParserProcess
 from bonito.knowledge.sources import SourcePolicy
 from bonito.local import announcement, external, first_start, postgres, servers, watcher, worker
-from bonito.local.assembly import Parts, assembled
 from bonito.local.data_directory import Credentials, DataDirectory
 from bonito.local.postgres import DatabaseUrls
 from bonito.settings import Settings

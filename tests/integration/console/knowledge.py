@@ -79,7 +79,7 @@ class Stores:
     def __init__(self, data_dir: Path) -> None:
         self._root = data_dir / "uploads"
 
-    def store(self, org_id: UUID, base: KnowledgeBase) -> ObjectStore:
+    async def store(self, org_id: UUID, base: KnowledgeBase) -> ObjectStore:
         if base.source_type == "upload":
             return uploads.store_of(self._root, org_id=org_id, knowledge_base_id=base.id)
         return FolderStore(Path(base.source_bucket))

@@ -67,7 +67,7 @@ class Folders:
         self.instead: ObjectStore | None = None
         self.discarded: list[UUID] = []
 
-    def store(self, org_id: UUID, base: KnowledgeBase) -> ObjectStore:
+    async def store(self, org_id: UUID, base: KnowledgeBase) -> ObjectStore:
         return self.instead or FolderStore(Path(base.source_bucket))
 
     async def discard(self, org_id: UUID, knowledge_base_id: UUID) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import os
+from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from uuid import UUID
 
@@ -13,7 +14,7 @@ import pytest
 from bonito.clouds.base import ObjectChanged, ObjectInfo
 from bonito.clouds.local import FolderStore
 from bonito.database.pool import Pool, tenant
-from bonito.errors import DocumentError, UpstreamError
+from bonito.errors import AccessDenied, DocumentError, MalformedMessage, UpstreamError
 from bonito.knowledge import documents, ingestion
 from bonito.knowledge.messages import IngestMessage
 from bonito.knowledge.parsing.base import ParseLimits
@@ -480,3 +481,76 @@ async def test_a_generation_without_a_language_takes_that_of_the_first_text_that
             WHERE d.file_path = 'codes.txt' AND term_dimension('gaug') IN (SELECT unnest(i.terms) / 4)"""
     ) == (1,)
     await world.check_counts()
+
+
+class GuardedFolder(FolderStore):
+    """Refuses to say what lies at some key, as a bucket does to those who may not list it."""
+
+    def __init__(self, root: Path, *, lists: bool) -> None:
+        super().__init__(root)
+        self._lists = lists
+
+    async def fetch(self, key: str, into: Path, *, max_bytes: int) -> ObjectInfo:
+        raise AccessDenied("The bucket refuses to be read: s3:GetObject is missing.")
+
+    async def list(self, prefix: str, *, after: str = "") -> AsyncIterator[ObjectInfo]:
+        if not self._lists:
+            raise AccessDenied("The bucket refuses to be listed: s3:ListBucket is missing.")
+        async for info in super().list(prefix, after=after):
+            yield info
+
+
+async def test_a_refused_key_that_is_not_listed_is_gone(world: World) -> None:
+    await world.drop("a.txt", prose("barometer"))
+    (world.folder / "a.txt").unlink()
+    (world.folder / "a.txt.bak.md").write_text("a longer name with this beginning")
+    world.folders.instead = GuardedFolder(world.folder, lists=True)
+
+    await ingestion.ingest(world.context, IngestMessage(world.org_id, world.base_id, "a.txt"))
+
+    assert await world.served() == {}
+
+
+@pytest.mark.parametrize("lists", [True, False])
+async def test_a_refused_key_that_may_be_there_stays_served_and_is_tried_again(world: World, lists: bool) -> None:
+    await world.drop("a.txt", prose("barometer"))
+    world.folders.instead = GuardedFolder(world.folder, lists=lists)
+
+    with pytest.raises(AccessDenied):
+        await ingestion.ingest(world.context, IngestMessage(world.org_id, world.base_id, "a.txt"))
+
+    assert set(await world.served()) == {"a.txt"}
+
+
+def local_changes(world: World, *paths: str) -> Callable[[Mapping[str, object]], list[ObjectChanged]]:
+    return lambda body: [ObjectChanged("local", str(world.folder), path) for path in paths]
+
+
+async def test_a_notification_of_one_document_is_worked_off_at_once(world: World) -> None:
+    (world.folder / "a.txt").write_text(prose("barometer"))
+
+    await ingestion.receive(world.context, {"Records": []}, local_changes(world, "a.txt"))
+
+    assert await world.rows("SELECT file_path, status FROM kb_documents") == [("a.txt", "processing")]
+
+
+async def test_a_notification_of_several_documents_sends_a_message_for_each(world: World) -> None:
+    for path in ("a.txt", "b.txt"):
+        (world.folder / path).write_text(prose("barometer"))
+
+    await ingestion.receive(world.context, {"Records": []}, local_changes(world, "a.txt", "b.txt"))
+
+    assert await world.rows("SELECT count(*) FROM kb_documents") == [(0,)]
+    await world.settle()
+    assert set(await world.served()) == {"a.txt", "b.txt"}
+
+
+async def test_our_own_message_is_never_read_as_a_notification(world: World) -> None:
+    (world.folder / "a.txt").write_text(prose("barometer"))
+    message = IngestMessage(world.org_id, world.base_id, "a.txt")
+
+    await ingestion.receive(world.context, message.to_json(), local_changes(world))
+
+    assert await world.rows("SELECT file_path FROM kb_documents") == [("a.txt",)]
+    with pytest.raises(MalformedMessage):
+        await ingestion.receive(world.context, message.to_json() | {"org_id": "nobody"}, local_changes(world))

@@ -120,7 +120,7 @@ async def test_every_object_of_a_long_listing_is_found(world: World) -> None:
 class Cut(FolderStore):
     """Lists a part of the folder, then fails."""
 
-    async def list(self, prefix: str) -> AsyncIterator[ObjectInfo]:
+    async def list(self, prefix: str, *, after: str = "") -> AsyncIterator[ObjectInfo]:
         async for info in super().list(prefix):
             yield info
             raise UpstreamError("The store does not answer.")
@@ -171,7 +171,7 @@ async def test_what_a_listing_leaves_out_is_asked_for_and_stays_when_it_is_there
     await world.settle()
 
     class Forgetful(FolderStore):
-        async def list(self, prefix: str) -> AsyncIterator[ObjectInfo]:
+        async def list(self, prefix: str, *, after: str = "") -> AsyncIterator[ObjectInfo]:
             async for info in super().list(prefix):
                 if info.key != "b.txt":
                     yield info
@@ -239,7 +239,7 @@ async def test_a_sync_asked_for_during_a_listing_comes_a_little_later(world: Wor
             super().__init__(root)
             self.is_listing, self.may_end = asyncio.Event(), asyncio.Event()
 
-        async def list(self, prefix: str) -> AsyncIterator[ObjectInfo]:
+        async def list(self, prefix: str, *, after: str = "") -> AsyncIterator[ObjectInfo]:
             self.is_listing.set()
             await self.may_end.wait()
             async for info in super().list(prefix):
@@ -262,7 +262,7 @@ async def test_a_listing_whose_worker_was_lost_begins_again(world: World) -> Non
     world.write("a.txt", prose("barometer"))
 
     class Deadly(FolderStore):
-        async def list(self, prefix: str) -> AsyncIterator[ObjectInfo]:
+        async def list(self, prefix: str, *, after: str = "") -> AsyncIterator[ObjectInfo]:
             async for info in super().list(prefix):
                 yield info
             raise asyncio.CancelledError

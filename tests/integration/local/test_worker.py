@@ -76,7 +76,7 @@ async def test_a_failed_message_comes_again_and_at_last_is_kept_as_dead(
     async with opened(database.runtime_url) as (context, own):
 
         class Away:
-            def store(self, *_: object) -> object:
+            async def store(self, *_: object) -> object:
                 raise RuntimeError("away")
 
             async def discard(self, *_: object) -> None:

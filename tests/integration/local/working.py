@@ -31,7 +31,7 @@ LEASES = Leases(batch=timedelta(seconds=2), renewal=timedelta(seconds=0.5))
 class Folders:
     """Stores over the folder that a base's source names."""
 
-    def store(self, org_id: UUID, base: KnowledgeBase) -> ObjectStore:
+    async def store(self, org_id: UUID, base: KnowledgeBase) -> ObjectStore:
         return FolderStore(Path(base.source_bucket))
 
     async def discard(self, org_id: UUID, knowledge_base_id: UUID) -> None:

@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 
 from bonito.clouds.base import ObjectInfo, ObjectStore
 from bonito.clouds.copying import copy_capped
-from bonito.clouds.local import FolderStore, UploadStore, clean_key, is_ignored
+from bonito.clouds.local import FolderStore, UploadFolder, clean_key, is_ignored
 from bonito.errors import AlreadyExists, DocumentError, DocumentTooLarge, InvalidRequest, NotFound, UpstreamError
 
 Make = Callable[[Path], ObjectStore]
-STORES = pytest.mark.parametrize("make", [FolderStore, UploadStore])
+STORES = pytest.mark.parametrize("make", [FolderStore, UploadFolder])
 IS_ROOT = os.geteuid() == 0
 
 
@@ -53,6 +53,20 @@ async def test_a_fetched_object_is_the_one_that_head_and_listing_tell_of(make: M
     assert fetched == await store.head("a/b c+%é😀.txt")
     assert [fetched] == [info async for info in store.list("")]
     assert fetched.modified_at.utcoffset() is not None
+
+
+@STORES
+@pytest.mark.parametrize("after", ["", "a", "a/", "a/b.txt", "a/c", "a/c/d.txt", "a0.txt", "b.txt", "z"])
+async def test_a_listing_goes_on_behind_any_key(make: Make, tmp_path: Path, after: str) -> None:
+    written = ["a/b.txt", "a/c/d.txt", "a/c/e.txt", "a0.txt", "b.txt", "é.txt"]
+    for key in written:
+        write(tmp_path / "root", key)
+    store = make(tmp_path / "root")
+
+    assert [info.key async for info in store.list("", after=after)] == [key for key in written if key > after]
+    assert [info.key async for info in store.list("a/", after=after)] == [
+        key for key in written if key > after and key.startswith("a/")
+    ]
 
 
 @STORES
@@ -276,7 +290,7 @@ async def test_a_cancelled_copy_leaves_no_descriptor_open(tmp_path: Path) -> Non
 
 
 async def test_an_upload_appears_whole_and_replaces(tmp_path: Path) -> None:
-    store = UploadStore(tmp_path / "org" / "base")
+    store = UploadFolder(tmp_path / "org" / "base")
 
     first = await store.put("sub\\dir/./a.txt", pieces(b"one ", b"two"), max_bytes=7)
     second = await store.put("sub/dir/a.txt", pieces(b"three"), max_bytes=7)
@@ -287,7 +301,7 @@ async def test_an_upload_appears_whole_and_replaces(tmp_path: Path) -> None:
 
 
 async def test_an_upload_above_the_cap_leaves_nothing(tmp_path: Path) -> None:
-    store = UploadStore(tmp_path)
+    store = UploadFolder(tmp_path)
 
     with pytest.raises(DocumentTooLarge):
         await store.put("a.txt", pieces(b"1234", b"5678"), max_bytes=7)
@@ -297,7 +311,7 @@ async def test_an_upload_above_the_cap_leaves_nothing(tmp_path: Path) -> None:
 
 
 async def test_a_broken_upload_leaves_what_was_there(tmp_path: Path) -> None:
-    store = UploadStore(tmp_path)
+    store = UploadFolder(tmp_path)
     await store.put("a.txt", pieces(b"old"), max_bytes=10)
 
     async def broken() -> AsyncIterator[bytes]:
@@ -312,7 +326,7 @@ async def test_a_broken_upload_leaves_what_was_there(tmp_path: Path) -> None:
 
 
 async def test_a_name_is_a_file_or_a_folder(tmp_path: Path) -> None:
-    store = UploadStore(tmp_path)
+    store = UploadFolder(tmp_path)
     await store.put("a", pieces(b"x"), max_bytes=10)
     await store.put("b/c", pieces(b"x"), max_bytes=10)
 
@@ -324,7 +338,7 @@ async def test_a_name_is_a_file_or_a_folder(tmp_path: Path) -> None:
 
 
 async def test_a_deleted_upload_takes_its_empty_folders_along(tmp_path: Path) -> None:
-    store = UploadStore(tmp_path / "base")
+    store = UploadFolder(tmp_path / "base")
     await store.put("a/b/c.txt", pieces(b"x"), max_bytes=10)
     await store.put("a/d.txt", pieces(b"x"), max_bytes=10)
 
@@ -362,7 +376,7 @@ async def test_a_name_that_cannot_be_a_documents_is_refused(name: str, tmp_path:
     with pytest.raises(InvalidRequest):
         clean_key(name)
     with pytest.raises(InvalidRequest):
-        await UploadStore(tmp_path).put(name, pieces(b"x"), max_bytes=10)
+        await UploadFolder(tmp_path).put(name, pieces(b"x"), max_bytes=10)
 
 
 @pytest.mark.parametrize(

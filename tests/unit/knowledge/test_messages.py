@@ -7,7 +7,7 @@ from uuid import UUID
 
 import pytest
 
-from bonito.errors import InvalidRequest
+from bonito.errors import MalformedMessage
 from bonito.knowledge.messages import EmbedMessage, IngestMessage, Message, SyncMessage
 
 ONE, TWO = UUID(int=1), UUID(int=2)
@@ -61,5 +61,5 @@ def test_syncs_of_one_kind_and_base_are_one() -> None:
     ],
 )
 def test_nonsense_is_refused(kind: type[IngestMessage | EmbedMessage | SyncMessage], broken: dict[str, object]) -> None:
-    with pytest.raises(InvalidRequest):
+    with pytest.raises(MalformedMessage):
         kind.from_json(broken)

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 
+from bonito.assembly.stores import LocalStores
 from bonito.clouds.local import ProcrastinateQueue, open_queue
 from bonito.database.pool import Pool, open_pool
 from bonito.egress.client import EgressClient
@@ -15,7 +16,6 @@ from bonito.knowledge.context import Ingestion
 from bonito.knowledge.parsing.base import DEFAULT_LIMITS
 from bonito.knowledge.parsing.process import ParserProcess
 from bonito.knowledge.search import Searcher
-from bonito.local.stores import LocalStores
 from bonito.metering.sinks import PostgresUsageSink
 from bonito.providers.local.embedding import LocalEmbeddingModel
 from bonito.providers.registry import ProviderRegistry

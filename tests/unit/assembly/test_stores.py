@@ -9,10 +9,10 @@ from uuid import uuid4
 
 import pytest
 
-from bonito.clouds.local import FolderStore, UploadStore
+from bonito.assembly.stores import LocalStores
+from bonito.clouds.local import FolderStore, UploadFolder
 from bonito.errors import InvalidRequest, UpstreamError
 from bonito.knowledge.bases import KnowledgeBase
-from bonito.local.stores import LocalStores
 from bonito.settings import Settings
 
 ORG = uuid4()
@@ -54,30 +54,30 @@ async def test_a_folder_below_a_root_is_read(tmp_path: Path) -> None:
     stores = LocalStores(settings(tmp_path))
     (tmp_path / "root" / "docs" / "a.txt").write_text("x")
 
-    store = stores.store(ORG, base_over(tmp_path / "root" / "docs"))
+    store = await stores.store(ORG, base_over(tmp_path / "root" / "docs"))
 
     assert isinstance(store, FolderStore)
     assert [info.key async for info in store.list("")] == ["a.txt"]
 
 
 @pytest.mark.parametrize("folder", ["elsewhere", "data", "root/../elsewhere", "rootless"])
-def test_another_folder_is_not_read_even_if_it_once_was_allowed(tmp_path: Path, folder: str) -> None:
+async def test_another_folder_is_not_read_even_if_it_once_was_allowed(tmp_path: Path, folder: str) -> None:
     stores = LocalStores(settings(tmp_path))
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "rootless").mkdir()
 
     with pytest.raises(InvalidRequest, match="BONITO_LOCAL_ROOTS"):
-        stores.store(ORG, base_over(tmp_path / folder))
+        await stores.store(ORG, base_over(tmp_path / folder))
 
 
-def test_a_link_put_in_a_folders_place_is_not_followed(tmp_path: Path) -> None:
+async def test_a_link_put_in_a_folders_place_is_not_followed(tmp_path: Path) -> None:
     stores = LocalStores(settings(tmp_path))
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "root" / "docs").rmdir()
     (tmp_path / "root" / "docs").symlink_to(tmp_path / "elsewhere")
 
     with pytest.raises(InvalidRequest, match="any more"):
-        stores.store(ORG, base_over(tmp_path / "root" / "docs"))
+        await stores.store(ORG, base_over(tmp_path / "root" / "docs"))
 
 
 async def test_a_folder_that_is_away_is_no_refusal(tmp_path: Path) -> None:
@@ -85,19 +85,19 @@ async def test_a_folder_that_is_away_is_no_refusal(tmp_path: Path) -> None:
     (tmp_path / "root" / "docs").rmdir()
 
     with pytest.raises(UpstreamError):
-        await stores.store(ORG, base_over(tmp_path / "root" / "docs")).head("a.txt")
+        await (await stores.store(ORG, base_over(tmp_path / "root" / "docs"))).head("a.txt")
 
 
-def test_no_folder_is_read_in_a_cloud(tmp_path: Path) -> None:
+async def test_no_folder_is_read_in_a_cloud(tmp_path: Path) -> None:
     stores = LocalStores(settings(tmp_path, cloud="aws"))
 
     with pytest.raises(InvalidRequest):
-        stores.store(ORG, base_over(tmp_path / "root" / "docs"))
+        await stores.store(ORG, base_over(tmp_path / "root" / "docs"))
 
 
-def test_a_bucket_of_a_cloud_is_not_read_here(tmp_path: Path) -> None:
+async def test_a_bucket_of_a_cloud_is_not_read_here(tmp_path: Path) -> None:
     with pytest.raises(InvalidRequest, match="s3"):
-        LocalStores(settings(tmp_path)).store(ORG, replace(base_over(tmp_path), source_type="s3"))
+        await LocalStores(settings(tmp_path)).store(ORG, replace(base_over(tmp_path), source_type="s3"))
 
 
 async def test_uploads_lie_below_their_organization_and_go_with_their_base(tmp_path: Path) -> None:
@@ -107,9 +107,9 @@ async def test_uploads_lie_below_their_organization_and_go_with_their_base(tmp_p
     folder.mkdir(parents=True)
     (folder / "a.txt").write_text("x")
 
-    store = stores.store(ORG, base)
+    store = await stores.store(ORG, base)
 
-    assert isinstance(store, UploadStore)
+    assert isinstance(store, UploadFolder)
     assert (await store.head("a.txt")).size == 1
     await stores.discard(ORG, base.id)
     assert not folder.exists()

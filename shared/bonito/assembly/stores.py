@@ -6,7 +6,7 @@ from pathlib import Path
 from uuid import UUID
 
 from bonito.clouds.base import ObjectStore
-from bonito.clouds.local import FolderStore, UploadStore
+from bonito.clouds.local import FolderStore, UploadFolder
 from bonito.errors import InvalidRequest
 from bonito.knowledge import uploads
 from bonito.knowledge.bases import KnowledgeBase
@@ -20,7 +20,7 @@ class LocalStores:
     def __init__(self, settings: Settings) -> None:
         self._policy, self._uploads = SourcePolicy.of(settings), uploads.root_of(settings)
 
-    def store(self, org_id: UUID, base: KnowledgeBase) -> ObjectStore:
+    async def store(self, org_id: UUID, base: KnowledgeBase) -> ObjectStore:
         """The base's store.
 
         Raises:
@@ -32,7 +32,7 @@ class LocalStores:
             return FolderStore(self._folder(Path(base.source_bucket)))
         raise InvalidRequest(f"This deployment does not read sources of the type {base.source_type}.")
 
-    def uploads(self, org_id: UUID, knowledge_base_id: UUID) -> UploadStore:
+    def uploads(self, org_id: UUID, knowledge_base_id: UUID) -> UploadFolder:
         """The store of what a base was given by upload."""
         return uploads.store_of(self._uploads, org_id=org_id, knowledge_base_id=knowledge_base_id)
 
