@@ -7,7 +7,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 
 from bonito.assembly.stores import LocalStores
-from bonito.clouds.local import ProcrastinateQueue, open_queue
+from bonito.clouds.base import MessageQueue
 from bonito.database.pool import Pool, open_pool
 from bonito.egress.client import EgressClient
 from bonito.egress.policy import EgressPolicy
@@ -43,7 +43,7 @@ class Parts:
     pool: Pool
     box: SecretBox
     registry: ProviderRegistry
-    queue: ProcrastinateQueue
+    queue: MessageQueue
     searcher: Searcher
     usage: PostgresUsageSink
     embedding: LocalEmbeddingModel | None
@@ -61,12 +61,15 @@ class Parts:
 
 
 @asynccontextmanager
-async def assembled(settings: Settings, runtime_url: str, *, is_laptop: bool) -> AsyncIterator[Parts]:
+async def assembled(
+    settings: Settings, runtime_url: str, queue: MessageQueue, *, is_laptop: bool
+) -> AsyncIterator[Parts]:
     """Make the parts.
 
     Args:
         settings: of this process.
         runtime_url: the login of the runtime role.
+        queue: open, and the caller's to close.
         is_laptop: this is `bonito up`: models of this process may be used, and providers on loopback reached.
 
     Raises:
@@ -78,7 +81,6 @@ async def assembled(settings: Settings, runtime_url: str, *, is_laptop: bool) ->
     async with AsyncExitStack() as stack:
         pool = await open_pool(runtime_url, max_size=settings.database_pool_size)
         stack.push_async_callback(pool.close)
-        queue = await stack.enter_async_context(open_queue(runtime_url))
         client = EgressClient(policy.with_loopback() if is_laptop else policy)
         stack.push_async_callback(client.aclose)
         embedding = LocalEmbeddingModel() if is_laptop else None

@@ -18,6 +18,7 @@ from typing import Literal
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from bonito.assembly.parts import Parts, assembled
+from bonito.clouds.local import open_queue
 from bonito.console import app as console
 from bonito.console.services import Services as ConsoleServices
 from bonito.errors import InvalidSettings
@@ -192,8 +193,13 @@ def run_worker(settings: Settings) -> None:
     async def work() -> None:
         maintenance = settings.maintenance_database_url
         options = worker_options(settings, maintenance.get_secret_value() if maintenance else None, is_alone=False)
-        async with _assembled(settings) as parts, ParserProcess() as parser:
-            await worker.run(parts.ingestion(parser), parts.queue, options)
+        url = await _ready_url(settings)
+        async with (
+            open_queue(url) as queue,
+            assembled(settings, url, queue, is_laptop=False) as parts,
+            ParserProcess() as parser,
+        ):
+            await worker.run(parts.ingestion(parser), queue, options)
 
     with until_stopped():
         external.check_reachable("BONITO_DATABASE_URL", _runtime_url(settings))
@@ -225,10 +231,15 @@ async def _try_out(settings: Settings) -> None:
 
 @contextlib.asynccontextmanager
 async def _assembled(settings: Settings) -> AsyncIterator[Parts]:
+    url = await _ready_url(settings)
+    async with open_queue(url) as queue, assembled(settings, url, queue, is_laptop=False) as parts:
+        yield parts
+
+
+async def _ready_url(settings: Settings) -> str:
     url = _runtime_url(settings)
     await external.check_ready(url)
-    async with assembled(settings, url, is_laptop=False) as parts:
-        yield parts
+    return url
 
 
 def _runtime_url(settings: Settings) -> str:

@@ -14,6 +14,7 @@ from pathlib import Path
 from uuid import UUID
 
 from bonito.assembly.parts import Parts, assembled
+from bonito.clouds.local import open_queue
 from bonito.database import migrate
 from bonito.errors import AuthenticationFailed, InvalidSettings
 from bonito.knowledge.parsing.process import ParserProcess
@@ -98,13 +99,18 @@ class _Start:
 
     async def serve(self, listener: socket.socket) -> None:
         """Serve until a signal; then stop everything in the reverse order."""
-        async with assembled(self.settings, self.urls.runtime, is_laptop=True) as parts, ParserProcess() as parser:
+        url = self.urls.runtime
+        async with (
+            open_queue(url) as queue,
+            assembled(self.settings, url, queue, is_laptop=True) as parts,
+            ParserProcess() as parser,
+        ):
             credentials, demo = await self._prepare(parts, listener)
             ingestion = parts.ingestion(parser)
             work = servers.worker_options(self.settings, self.urls.maintenance, is_alone=self.is_alone)
             async with asyncio.TaskGroup() as background:
                 running = [
-                    background.create_task(worker.run(ingestion, parts.queue, work)),
+                    background.create_task(worker.run(ingestion, queue, work)),
                     background.create_task(watcher.run(ingestion)),
                 ]
                 if demo is not None:
