@@ -49,9 +49,9 @@ WORDS = """
     SELECT w.word
       FROM (SELECT DISTINCT word FROM unnest(%(words)s::text[]) AS word) w,
            LATERAL (SELECT coalesce(sum(t.document_frequency), 0) AS chunks
-                      FROM unnest(to_tsvector('english', w.word)) AS v
+                      FROM unnest(to_tsvector('english', w.word)) AS v CROSS JOIN generate_series(0, 3) AS list
                       JOIN kb_terms t ON t.org_id = %(org)s AND t.generation_id = %(generation)s
-                       AND t.term BETWEEN 4 * term_dimension(v.lexeme) AND 4 * term_dimension(v.lexeme) + 3) s
+                       AND t.term = 4 * term_dimension(v.lexeme) + list) s
      WHERE s.chunks > %(low)s * %(chunks)s::float AND s.chunks <= %(high)s * %(chunks)s::float
      ORDER BY md5(w.word) LIMIT 3
 """
