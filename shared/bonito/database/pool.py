@@ -25,11 +25,16 @@ SET_TENANT: LiteralString = """
            set_config('statement_timeout', '30s', true)
 """
 
+# Membership in whatever way: what is not inherited can be had with SET ROLE, or granted to oneself.
 CHECK_ROLE: LiteralString = """
-    SELECT rolsuper, rolbypassrls,
+    SELECT rolsuper,
+           EXISTS (SELECT FROM pg_roles r WHERE r.rolbypassrls AND pg_has_role(r.oid, 'MEMBER')),
            EXISTS (SELECT FROM pg_class c
-                    WHERE c.relnamespace = 'public'::regnamespace AND pg_has_role(c.relowner, 'USAGE')),
-           has_schema_privilege('public', 'CREATE')
+                    WHERE c.relnamespace = 'public'::regnamespace AND pg_has_role(c.relowner, 'MEMBER')),
+           has_schema_privilege('public', 'CREATE'),
+           EXISTS (SELECT FROM pg_roles r
+                    WHERE (r.rolsuper OR r.rolname IN ('bonito_owner', 'bonito_lookup', 'bonito_search'))
+                      AND pg_has_role(r.oid, 'MEMBER'))
       FROM pg_roles WHERE rolname = current_user
 """
 
@@ -82,7 +87,13 @@ async def check_role(connection: Connection) -> None:
     """Refuse a login that row-level security does not hold; UnsafeDatabaseRole names what is wrong."""
     row = await (await connection.execute(CHECK_ROLE)).fetchone()
     assert row is not None  # noqa: S101 - current_user always exists
-    faults = ("is a superuser", "may bypass row-level security", "owns tables", "may create tables")
+    faults = (
+        "is a superuser",
+        "may bypass row-level security",
+        "owns tables",
+        "may create tables",
+        "is a member of a role that may do more",
+    )
     found = [fault for fault, is_so in zip(faults, row, strict=True) if is_so]
     if found:
         raise UnsafeDatabaseRole(
