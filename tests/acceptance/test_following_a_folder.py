@@ -48,6 +48,27 @@ def test_search_follows_the_folder(empty: Bonito, folder: Path) -> None:
     assert names(empty) == ["sub/second + 100% café.md"]
 
 
+def test_a_later_start_follows_what_was_named_once_and_not_what_a_root_allowed_once(
+    empty: Bonito, folder: Path
+) -> None:
+    allowed = empty.directory / "allowed"
+    allowed.mkdir()
+    empty.environment = {"BONITO_LOCAL_ROOTS": str(allowed)}
+    empty.start()
+    empty.cli("kb", "create", "allowed", "--source", "local", "--path", str(allowed))
+    assert empty.stop() == 0
+    empty.arguments, empty.environment = ("--no-demo",), {}
+
+    empty.start()
+    for place in (folder, allowed):
+        (place / "late.txt").write_text("The anemometer of the harbour is calibrated every spring.")
+    eventually(lambda: found(empty, "anemometer"), lambda hits: hits == {"late.txt"})
+    empty.cli("kb", "sync", "allowed")
+
+    eventually(lambda: empty.json("kb", "info", "allowed")["status"], lambda status: status == "error")
+    assert names(empty, "allowed") == []
+
+
 def test_what_happened_while_bonito_was_off_is_seen_at_the_next_start(empty: Bonito, folder: Path) -> None:
     for name in ("stays", "changes", "goes"):
         (folder / f"{name}.txt").write_text(f"The word of this file is {name}, nothing else.")

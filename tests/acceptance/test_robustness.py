@@ -65,6 +65,7 @@ def test_after_a_kill_the_left_over_postgres_is_replaced(empty: Bonito) -> None:
 
     (second,) = servers_of(empty)
     assert first != second
+    assert empty.log.read_text().count(empty.credentials["gateway_key"]) == 1  # printed by the start that made it
     assert empty.stop() == 0
     assert servers_of(empty) == []
 

@@ -21,7 +21,7 @@ Bonito {version} is ready.
 
     gateway   {gateway_url}
     console   {api_url}/api
-    key       {gateway_key}
+    key       {key}
     data      {directory}
 """
 
@@ -46,6 +46,12 @@ From Python, with the unmodified SDK:
     print(answer.choices[0].message.content)
 """
 
+ASK_AGAIN = """
+Ask the demo handbook (examples/handbook):
+
+    bonito chat --kb {demo} "{question}"
+"""
+
 ANSWERED = """
 It answers:
 
@@ -57,14 +63,23 @@ It answers:
 STOP = "\nCtrl-C stops everything.\n"
 
 
-def text(credentials: Credentials, directory: Path, *, demo: str | None) -> str:
-    """What to print; with a question where there is a demo knowledge base to ask."""
-    return (READY + (ASK if demo else "") + STOP).format(
+def text(credentials: Credentials, kept_in: Path, *, demo: str | None, shows_key: bool) -> str:
+    """What to print; with a question where there is a demo knowledge base to ask.
+
+    Args:
+        credentials: of this deployment.
+        kept_in: the file that holds them.
+        demo: the name of the demo knowledge base.
+        shows_key: this is the start that made the key; later ones only say where it is.
+    """
+    asking = ASK if shows_key else ASK_AGAIN
+    return (READY + (asking if demo else "") + STOP).format(
         version=__version__,
         gateway_url=credentials.gateway_url,
         api_url=credentials.api_url,
+        key=credentials.gateway_key if shows_key else f"in {kept_in}",
         gateway_key=credentials.gateway_key,
-        directory=directory,
+        directory=kept_in.parent,
         demo=demo,
         question=QUESTION,
     )

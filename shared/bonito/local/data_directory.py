@@ -47,6 +47,10 @@ class DataDirectory:
     def credentials_path(self) -> Path:
         return self.root / "credentials.json"
 
+    @property
+    def watched_path(self) -> Path:
+        return self.root / "watched.json"
+
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Hold the folder for this process; the lock ends with the process, also by kill -9.
@@ -88,12 +92,37 @@ class DataDirectory:
 
     def write_credentials(self, credentials: Credentials) -> None:
         """Replace the file in one step, readable by its owner alone from its first byte on."""
-        temporary = self.credentials_path.with_suffix(".new")
-        temporary.unlink(missing_ok=True)
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, OWNER_ONLY)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            json.dump(asdict(credentials), file, indent=2)
-            file.write("\n")
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(self.credentials_path)
+        _replace(self.credentials_path, asdict(credentials))
+
+    def watched_folders(self) -> list[Path]:
+        """The folders that `--watch` named, at this start or an earlier one.
+
+        Raises:
+            InvalidSettings: the file was changed and cannot be read any more.
+        """
+        try:
+            return [Path(folder) for folder in json.loads(self.watched_path.read_text(encoding="utf-8"))]
+        except FileNotFoundError:
+            return []
+        except (ValueError, TypeError) as error:
+            raise InvalidSettings(
+                f"{self.watched_path} cannot be read; remove it, and name the folders again with --watch."
+            ) from error
+
+    def remember_watched(self, folder: Path) -> None:
+        """Let this folder be read at later starts too."""
+        known = self.watched_folders()
+        if folder not in known:
+            _replace(self.watched_path, [str(each) for each in (*known, folder)])
+
+
+def _replace(path: Path, content: object) -> None:
+    temporary = path.with_suffix(".new")
+    temporary.unlink(missing_ok=True)
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, OWNER_ONLY)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        json.dump(content, file, indent=2)
+        file.write("\n")
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)

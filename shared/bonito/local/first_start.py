@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import LiteralString
 from uuid import UUID, uuid4
 
-import psycopg
-
 from bonito.database.pool import Pool, tenant
 from bonito.errors import AlreadyExists
 from bonito.knowledge import configuration
@@ -45,18 +43,6 @@ def credentials_of(directory: DataDirectory, owner_url: str) -> tuple[Credential
     except AlreadyExists:
         made = organizations.issue_owner_token(owner_url, name=ORGANIZATION, owner_email=OWNER_EMAIL)
     return None, made.token
-
-
-FOLLOWED: LiteralString = """
-    SELECT DISTINCT source_bucket FROM knowledge_bases WHERE source_type = 'local' AND deleted_at IS NULL
-"""
-
-
-def followed_folders(owner_url: str) -> list[str]:
-    """The folders that knowledge bases follow already: whoever named them once is the one who starts Bonito now."""
-    with psycopg.connect(owner_url) as conn:
-        conn.execute("SET ROLE bonito_owner")
-        return [folder for (folder,) in conn.execute(FOLLOWED).fetchall()]
 
 
 async def add_providers(pool: Pool, box: SecretBox, org_id: UUID, environ: Mapping[str, str]) -> None:

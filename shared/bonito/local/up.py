@@ -61,7 +61,9 @@ def run(settings: Settings, options: Options) -> None:
         _database(settings, directory) as urls,
     ):
         known, owner_token = first_start.credentials_of(directory, urls.owner)
-        settings = _with_roots(settings, options, first_start.followed_folders(urls.owner))
+        if options.watch is not None:
+            directory.remember_watched(options.watch)
+        settings = _with_roots(settings, directory.watched_folders())
         asyncio.run(_Start(settings, options, directory, urls, known, owner_token).serve(listener))
 
 
@@ -157,7 +159,9 @@ class _Start:
         )
 
     def _announce(self, credentials: Credentials, demo: str | None) -> None:
-        sys.stdout.write(announcement.text(credentials, self.directory.root, demo=demo))
+        sys.stdout.write(
+            announcement.text(credentials, self.directory.credentials_path, demo=demo, shows_key=self.known is None)
+        )
         sys.stdout.flush()
 
 
@@ -207,10 +211,9 @@ def _database(settings: Settings, directory: DataDirectory) -> Iterator[Database
     yield urls
 
 
-def _with_roots(settings: Settings, options: Options, followed: Sequence[str]) -> Settings:
-    """What may be read: the demo, the folder that is named now, and those of earlier starts."""
-    watched = str(options.watch) if options.watch else ""
-    named = [settings.local_roots, str(first_start.DEMO_FOLDER), watched, *followed]
+def _with_roots(settings: Settings, watched: Sequence[Path]) -> Settings:
+    """What may be read besides the roots that are set: the demo, and what whoever starts Bonito here named to watch."""
+    named = [settings.local_roots, str(first_start.DEMO_FOLDER), *map(str, watched)]
     return settings.model_copy(update={"local_roots": os.pathsep.join(root for root in named if root)})
 
 

@@ -22,7 +22,6 @@ OF_THE_OWNER = {
     "tenancy.organizations.FIND_OWNER": "an owner who lost every token",
     "tenancy.secrets.ORGANIZATIONS": "a rotation of every organization's secrets",
     "knowledge.indexes.FIND_GENERATIONS": "maintenance of every organization's indexes",
-    "local.first_start.FOLLOWED": "the one who starts `bonito up`",
 }
 
 
