@@ -47,7 +47,8 @@ ACCEPTED = f"Accepted are {', '.join(file_type.label for file_type in TYPES[:-1]
 
 # "Minutes 2024.05" and ".env" have no suffix that says a type.
 SUFFIX = re.compile(r"\.[A-Za-z][A-Za-z0-9]{0,9}")
-HTML_START = re.compile(rb"\s*(?:<\?xml[^>]*>\s*)?(?:<!--.*?-->\s*)*<(?:!doctype\s+html|html)[\s>]", re.I | re.S)
+# A comment ends at its first end: were it tried with each later one too, a hundred comments would take for ever.
+HTML_START = re.compile(rb"\s*(?:<\?xml[^>]*>\s*)?(?><!--.*?-->\s*)*+<(?:!doctype\s+html|html)[\s>]", re.I | re.S)
 
 
 def detect(name: str, path: Path) -> str:

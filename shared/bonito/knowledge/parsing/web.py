@@ -33,6 +33,7 @@ SKIPPED_ROLES = frozenset(
     {"navigation", "banner", "contentinfo", "complementary", "search", "menu", "menubar", "dialog"}
 )
 FRAMES = frozenset({"header", "footer"})  # of the page; inside its content they belong to that
+MAIN = "main, [role=main]"
 CONTENT = frozenset({"main", "article", "section"})
 HEADINGS = {f"h{level}": level for level in range(1, 7)}
 BLOCKS = frozenset(
@@ -45,6 +46,7 @@ BLOCKS = frozenset(
 )
 HIDING_STYLE = re.compile(r"display\s*:\s*none|visibility\s*:\s*hidden", re.I)
 MARKUP_SPACE = re.compile(r"[ \t\n\f\r]+")
+MAX_INDENT = 10  # levels of a list that are told apart; each costs two spaces a line, and nesting has no bound
 LINE_SIGNS = " ¶§#"  # the link to itself that generators put behind a heading
 
 
@@ -77,11 +79,21 @@ def declared_encoding(data: bytes) -> str | None:
 
 
 def _roots(page: LexborHTMLParser) -> list[LexborNode]:
-    mains = [node for node in page.css("main, [role=main]") if not _is_hidden(node) and node.text(strip=True)]
-    inner = {node.mem_id for main in mains for node in main.css("main, [role=main]") if node.mem_id != main.mem_id}
-    roots = [main for main in mains if main.mem_id not in inner]
+    """The outermost `main` elements that show any text; without one, the body."""
     root = page.body or page.root
-    return roots or ([root] if root else [])
+    if root is None:
+        return []
+    mains = list(_mains(root)) if page.css_first(MAIN) else []
+    return mains or [root]
+
+
+def _mains(root: LexborNode) -> Iterator[LexborNode]:
+    """In one walk: asking each for those inside of it takes quadratic time over nested ones."""
+    for node, begins, walk in _walk(root):
+        if begins and node.is_element_node and (node.tag == "main" or node.attributes.get("role") == "main"):
+            walk.descends = False
+            if not _is_hidden(node) and node.text(strip=True):
+                yield node
 
 
 def _is_hidden(node: LexborNode) -> bool:
@@ -184,7 +196,7 @@ class _Reader:
         if not lines:
             return
         self._begin()
-        indent = "  " * (len(self._lists) - 1)
+        indent = "  " * min(len(self._lists) - 1, MAX_INDENT)
         hanging = "" if not self._lists else indent + "  "
         first = indent + self._marker if self._marker else hanging
         self._writer.block(first + ("\n" + hanging).join(lines), gap=self._gap)
@@ -253,10 +265,15 @@ def _is_data(table: LexborNode) -> bool:
     """A table of data, not one that only places things on the page."""
     if table.attributes.get("role") in ("presentation", "none"):
         return False
-    if any(inner.mem_id != table.mem_id for inner in table.css("table")):  # a selector finds the node itself as well
+    if _holds_a_table(table):
         return False
     cells = table.css("td, th")
     return len(cells) > 1 and (table.css_first("th") is not None or table.css_first("h1, h2, h3, h4") is None)
+
+
+def _holds_a_table(table: LexborNode) -> bool:
+    """A walk that ends at the first one inside: a list of them all takes quadratic time over nested ones."""
+    return any(begins and node.tag == "table" and node.mem_id != table.mem_id for node, begins, _ in _walk(table))
 
 
 def _children(node: LexborNode) -> Iterator[LexborNode]:

@@ -358,6 +358,25 @@ async def test_a_page_whose_tree_takes_hours_to_build_is_given_up(tmp_path: Path
     assert "takes more than 1 seconds" in await refused(path, ParseLimits(max_seconds=1))
 
 
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        pytest.param("page", "<!-- x -->" * 5_000 + "y", id="comments-and-no-page"),
+        pytest.param("page.html", "<main>" * 25_000 + "y", id="mains-in-mains"),
+        pytest.param("page.html", "<table><tr><td>" * 40_000 + "y", id="tables-in-tables"),
+    ],
+)
+async def test_a_page_takes_time_by_its_size_however_it_nests(tmp_path: Path, name: str, content: str) -> None:
+    path = tmp_path / name
+    path.write_text(content)
+
+    # About a second each; with every comment, main or table looked at once for each of the others, minutes or for ever.
+    async with ParserProcess() as parser:
+        document = await parser.parse(path, name=name, limits=ParseLimits(max_seconds=30))
+
+    assert document.text.endswith("y")
+
+
 async def test_a_document_that_needs_more_memory_than_allowed_is_given_up(tmp_path: Path) -> None:
     path = tmp_path / "wide.docx"
     path.write_bytes(word("<w:p>" + "<w:r><w:t>x</w:t></w:r>" * 1_000_000 + "</w:p>"))

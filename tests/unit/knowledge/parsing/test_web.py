@@ -63,6 +63,13 @@ def test_lists_keep_their_marks_and_nesting(parse: ParseBytes) -> None:
     assert document.text == "before\n\n- a\n  - b\n  - c\n- d\n  e\n\n3. f\n7. g\n8. h\n\nafter"
 
 
+def test_levels_of_a_list_beyond_the_tenth_are_not_indented_further(parse: ParseBytes) -> None:
+    document = parse("<ul><li>x" * 2_000, "a.html")
+
+    assert document.text.splitlines()[8:12] == [" " * 16 + "- x", " " * 18 + "- x", " " * 20 + "- x", " " * 20 + "- x"]
+    assert len(document.text) < 2_000 * len(" " * 20 + "- x\n")
+
+
 def test_inline_markup_joins_and_blocks_part(parse: ParseBytes) -> None:
     document = parse(
         "<p>one <b>bo</b>ld&nbsp;\n word<br>next <img alt='a chart'> x<div>two</div>three<hr>four", "a.html"
