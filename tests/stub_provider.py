@@ -32,10 +32,11 @@ class Received:
 class StubProvider:
     """The server's state.
 
-    A model's name says what happens: `status-429` answers that status; `hang` never answers; `gated` streams its first
-    chunk and waits for `gate`; `breaks` cuts the connection after two chunks; `error-event` ends with an error inside
-    of the stream; `no-done` ends without the usual end; `truncated` just stops; `silent` reports no usage; `not-json`
-    is a page; `strict` knows no `stream_options`. Every other model answers.
+    A model's name says what happens: `status-429` answers that status; `unknown` is refused as OpenAI refuses a model
+    that it does not have; `hang` never answers; `gated` streams its first chunk and waits for `gate`; `breaks` cuts the
+    connection after two chunks; `error-event` ends with an error inside of the stream; `no-done` ends without the usual
+    end; `truncated` just stops; `silent` reports no usage; `not-json` is a page; `strict` knows no `stream_options`.
+    Every other model answers.
 
     Attributes:
         received: every request, oldest first.
@@ -74,6 +75,9 @@ class StubProvider:
         model = str(asked["model"])
         if model.startswith("status-"):
             return _refusal(int(model.removeprefix("status-")))
+        if model == "unknown":
+            error = {"message": "The model `unknown` does not exist.", "type": "invalid_request_error", "param": None}
+            return web.json_response({"error": error | {"code": "model_not_found"}}, status=404)
         if model == "strict" and "stream_options" in asked:
             problem = {"type": "extra_forbidden", "loc": ["body", "stream_options"], "msg": "Not permitted"}
             return web.json_response({"detail": [problem]}, status=422)

@@ -96,6 +96,7 @@ class Provider(Protocol):
 
         Raises:
             InvalidRequest: the provider refused the request itself (its 400, 404, 413 or 422).
+            ModelNotFound: it has no such model.
             RateLimited: its 429, with its Retry-After.
             ProviderFailed: any other refusal, a broken connection, or no answer in its dialect.
             ProviderTimeout: no head within `timeout_s`.

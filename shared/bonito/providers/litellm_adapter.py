@@ -13,10 +13,10 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from bonito.egress.client import EgressClient
-from bonito.errors import BonitoError, InvalidRequest, ProviderFailed, ProviderTimeout, RateLimited
+from bonito.errors import BonitoError, InvalidRequest, ModelNotFound, ProviderFailed, ProviderTimeout, RateLimited
 from bonito.providers.answers import GeneratedResponse, whole
 from bonito.providers.base import ProviderRequest
-from bonito.providers.refusals import refusal, safe_message, upstream_message
+from bonito.providers.refusals import is_unknown_model, refusal, safe_message, upstream_message
 from bonito.providers.sse import DONE, encode
 
 if TYPE_CHECKING:
@@ -259,6 +259,8 @@ class LiteLLMProvider:
             return RateLimited(message)
         if isinstance(error, openai.AuthenticationError | openai.PermissionDeniedError):
             return ProviderFailed(f"The provider {self.name} refused the stored credential.")
+        if isinstance(error, openai.NotFoundError) and is_unknown_model(404, message=message, code=None):
+            return ModelNotFound(message, param="model")
         if isinstance(error, openai.BadRequestError | openai.NotFoundError | openai.UnprocessableEntityError):
             return InvalidRequest(message or f"The provider {self.name} refused the request.")
         return ProviderFailed(f"The provider {self.name} failed.")
@@ -330,8 +332,9 @@ def _check_tools(tools: object) -> None:
 def _own_words(text: str) -> str:
     """The provider's message inside one of LiteLLM's: `litellm.BadRequestError: AnthropicException - {…}`."""
     inside = text[text.find("{") : text.rfind("}") + 1] if "{" in text else ""
-    message, _ = upstream_message(inside.encode(errors="replace"))
-    return message or re.sub(r"^(?:litellm\.)?\w+(?:Error|Exception): (?:\w+ - )?", "", text.split("\n")[0])
+    return upstream_message(inside.encode(errors="replace")).message or re.sub(
+        r"^(?:litellm\.)?\w+(?:Error|Exception): (?:\w+ - )?", "", text.split("\n")[0]
+    )
 
 
 def _dump(answer: LiteLLM) -> bytes:

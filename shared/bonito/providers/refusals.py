@@ -8,8 +8,9 @@ import re
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from email.utils import parsedate_to_datetime
+from typing import NamedTuple
 
-from bonito.errors import BonitoError, InvalidRequest, ProviderFailed, RateLimited
+from bonito.errors import BonitoError, InvalidRequest, ModelNotFound, ProviderFailed, RateLimited
 
 MAX_MESSAGE_CHARS = 500
 MAX_PARAM_CHARS = 100
@@ -21,6 +22,10 @@ CREDENTIALS = re.compile(
     r"|\b(?:AKIA|ASIA)[A-Z0-9]{12,}|\beyJ[\w-]+\.[\w-]+\.[\w-]*|\bBearer\s+[^\s'\"]{6,}",
     re.IGNORECASE,
 )
+# How vendors say that a model is not there: OpenAI and Groq, Azure. OpenAI's may come with 403, for a model that the
+# project has no access to. Others answer 404 with a sentence only, as they do for a path that they do not have.
+UNKNOWN_MODEL_CODES = frozenset({"model_not_found", "DeploymentNotFound"})
+NAMES_A_MODEL = re.compile(r"\bmodels?\b|\bdeployment\b", re.IGNORECASE)
 NOT_PRINTED = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2066-\u2069\ufeff]+")
 
 
@@ -43,11 +48,13 @@ def refusal(
         now: aware, for a Retry-After that is a date.
         secrets: what must not appear in a message, whatever it looks like.
     """
-    message, param = upstream_message(body)
+    message, param, code = upstream_message(body)
     message = safe_message(message, secrets)
     wait_s = retry_after_s(headers, now=now)
     if status == 429:
         return RateLimited(message or f"The provider {provider} limits the rate of requests.", retry_after_s=wait_s)
+    if is_unknown_model(status, message=message, code=code):
+        return ModelNotFound(message or f"The provider {provider} has no such model.", param="model")
     if status in (401, 403):
         return ProviderFailed(f"The provider {provider} refused the stored credential (its status is {status}).")
     if status == 413 or (status in (400, 404, 422) and message):
@@ -59,29 +66,48 @@ def refusal(
     return ProviderFailed(f"The provider {provider} failed (its status is {status}).", retry_after_s=wait_s)
 
 
-def upstream_message(body: bytes) -> tuple[str, str | None]:
-    """The text and the parameter of an error body, in OpenAI's shape or an imitator's; empty where there is none."""
+def is_unknown_model(status: int, *, message: str, code: str | None) -> bool:
+    """Whether a refusal says that the provider does not have the model, rather than another thing or the path."""
+    if status in (400, 403, 404) and code in UNKNOWN_MODEL_CODES:
+        return True
+    return status == 404 and NAMES_A_MODEL.search(message) is not None
+
+
+class UpstreamMessage(NamedTuple):
+    """What an error body says; "" and None where it says nothing."""
+
+    message: str = ""
+    param: str | None = None
+    code: str | None = None
+
+
+def upstream_message(body: bytes) -> UpstreamMessage:
+    """Read an error body in OpenAI's shape or an imitator's."""
     try:
         answer = json.loads(body)
     except (ValueError, RecursionError):
-        return "", None
+        return UpstreamMessage()
     if isinstance(answer, list) and answer:  # Google's streams put the object into a list
         answer = answer[0]
     if not isinstance(answer, dict):
-        return "", None
+        return UpstreamMessage()
     error = answer.get("error", answer)
     if isinstance(error, str):
-        return error, None
+        return UpstreamMessage(error)
     if not isinstance(error, dict):
-        return "", None
-    param = error.get("param")
+        return UpstreamMessage()
+    param, code = error.get("param"), error.get("code")
     param = param[:MAX_PARAM_CHARS] if isinstance(param, str) and param.isprintable() and param else None
+    return UpstreamMessage(_sentence(error), param, code if isinstance(code, str) else None)
+
+
+def _sentence(error: Mapping[str, object]) -> str:
     for found in (error.get("message"), error.get("detail")):
         if isinstance(found, str):
-            return found, param
+            return found
         if isinstance(found, list):  # FastAPI's list of what is wrong
-            return "; ".join(_problem(part) for part in found if isinstance(part, dict) and "msg" in part), param
-    return "", param
+            return "; ".join(_problem(part) for part in found if isinstance(part, dict) and "msg" in part)
+    return ""
 
 
 def _problem(part: Mapping[str, object]) -> str:

@@ -42,6 +42,7 @@ async def raw(gateway: Gateway) -> AsyncIterator[httpx.AsyncClient]:
         ("stub/status-500", openai.InternalServerError, "upstream_error"),
         ("stub/status-503", openai.InternalServerError, "upstream_error"),
         ("stub/not-json", openai.InternalServerError, "upstream_error"),
+        ("stub/unknown", openai.NotFoundError, "model_not_found"),
         ("nobody/model", openai.NotFoundError, "model_not_found"),
     ],
 )

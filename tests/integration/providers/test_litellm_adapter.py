@@ -16,7 +16,15 @@ from aiohttp import web
 
 from bonito.egress.client import EgressClient
 from bonito.egress.policy import EgressPolicy
-from bonito.errors import AddressNotAllowed, BonitoError, InvalidRequest, ProviderFailed, ProviderTimeout, RateLimited
+from bonito.errors import (
+    AddressNotAllowed,
+    BonitoError,
+    InvalidRequest,
+    ModelNotFound,
+    ProviderFailed,
+    ProviderTimeout,
+    RateLimited,
+)
 from bonito.providers.base import Provider, ProviderRequest
 from bonito.providers.litellm_adapter import NEED_A_BASE_URL, VENDORS, LiteLLMProvider
 from bonito.providers.sse import EventReader
@@ -218,6 +226,18 @@ async def test_a_refusal_is_a_typed_error_without_the_key_and_is_not_tried_again
         assert caught.value.retry_after_s == 7.0
     if kind is InvalidRequest:
         assert caught.value.message == "no [removed] for you"
+
+
+@pytest.mark.parametrize("is_stream", [False, True])
+async def test_a_model_that_the_vendor_does_not_have_is_not_found(
+    provider: LiteLLMProvider, upstream: Anthropic, is_stream: bool
+) -> None:
+    upstream.refusal = (404, {}, {"type": "error", "error": {"type": "not_found_error", "message": f"model: {MODEL}"}})
+
+    with pytest.raises(ModelNotFound) as caught:
+        await provider.call(request_of(is_stream=is_stream))
+
+    assert (caught.value.message, caught.value.param) == (f"model: {MODEL}", "model")
 
 
 async def test_a_provider_that_is_not_there_is_a_failure(client: EgressClient) -> None:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bonito.errors import BonitoError, InvalidRequest, ProviderFailed, RateLimited
+from bonito.errors import BonitoError, InvalidRequest, ModelNotFound, ProviderFailed, RateLimited
 from bonito.providers import refusals
 
 NOW = dt.datetime(2026, 3, 1, 12, 0, 0, tzinfo=dt.UTC)
@@ -75,6 +75,44 @@ def test_the_callers_mistake_is_told_in_the_providers_own_words(body: object, me
 def test_the_parameter_that_the_provider_names_is_kept() -> None:
     assert refuse(400, OPENAI).param == "max_tokens"
     assert refuse(400, {"error": {"message": "x", "param": ["a"]}}).param is None
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        pytest.param(
+            404,
+            {"error": {"message": "The model `x` does not exist or you do not have access to it.", "param": None}}
+            | {"type": "invalid_request_error", "code": "model_not_found"},
+            id="openai",
+        ),
+        pytest.param(
+            403,
+            {"error": {"message": "Project p has no access to `x`", "code": "model_not_found"}},
+            id="openai-no-access",
+        ),
+        pytest.param(400, {"error": {"code": "model_not_found", "message": "No such thing."}}, id="code-with-400"),
+        pytest.param(404, {"error": {"message": "model 'x' not found"}}, id="ollama"),
+        pytest.param(404, {"object": "error", "message": "The model `x` does not exist.", "code": 404}, id="vllm"),
+        pytest.param(404, {"type": "error", "error": {"type": "not_found_error", "message": "model: x"}}, id="claude"),
+        pytest.param(404, {"error": {"code": 404, "message": "models/x is not found for v1beta"}}, id="gemini"),
+        pytest.param(404, {"error": {"code": "DeploymentNotFound", "message": "It does not exist."}}, id="azure"),
+    ],
+)
+def test_a_model_that_the_provider_does_not_have_is_not_found(status: int, body: object) -> None:
+    error = refuse(status, body)
+
+    assert type(error) is ModelNotFound
+    assert (error.status, error.code, error.param) == (404, "model_not_found", "model")
+    assert error.message
+
+
+@pytest.mark.parametrize(
+    ("status", "message"),
+    [(404, "Not Found"), (404, "Invalid URL (POST /v1/chat)"), (400, "This model reads no images."), (422, "no model")],
+)
+def test_another_refusal_is_none_about_an_unknown_model(status: int, message: str) -> None:
+    assert type(refuse(status, {"error": {"message": message, "code": 404}})) is InvalidRequest
 
 
 @pytest.mark.parametrize(
