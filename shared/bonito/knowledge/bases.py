@@ -76,6 +76,14 @@ DELETE: LiteralString = """
     RETURNING id
 """
 
+# What answers now and what is being built: both lose their way to search without the model's provider.
+EMBEDDING_WITH: LiteralString = """
+    SELECT DISTINCT b.name FROM knowledge_bases b
+      JOIN kb_generations g ON g.org_id = b.org_id AND g.knowledge_base_id = b.id AND g.status <> 'retired'
+     WHERE b.org_id = %(org_id)s AND b.deleted_at IS NULL AND starts_with(g.embedding_model, %(provider)s || '/')
+     ORDER BY b.name
+"""
+
 COUNTS: LiteralString = """
     SELECT count(*) FILTER (WHERE status = 'pending') AS pending,
            count(*) FILTER (WHERE status = 'processing') AS processing,
@@ -246,6 +254,12 @@ async def delete(conn: Connection, *, org_id: UUID, knowledge_base_id: UUID) -> 
     """Delete a base for every reader from this transaction on; KnowledgeBaseNotFound."""
     await lock(conn, org_id=org_id, knowledge_base_id=knowledge_base_id)
     await conn.execute(DELETE, {"org_id": org_id, "id": knowledge_base_id})
+
+
+async def embedding_with(conn: Connection, *, org_id: UUID, provider: str) -> list[str]:
+    """The names of the bases whose served or building generation has its vectors from a model of this provider."""
+    rows = await conn.execute(EMBEDDING_WITH, {"org_id": org_id, "provider": provider})
+    return [name for (name,) in await rows.fetchall()]
 
 
 async def counts(conn: Connection, *, org_id: UUID, knowledge_base_id: UUID) -> Counts:

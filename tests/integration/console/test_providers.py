@@ -138,6 +138,31 @@ async def test_a_removed_provider_takes_its_credential_along(
     assert row == (0,)
 
 
+async def test_a_provider_that_bases_embed_with_is_kept_until_none_does(
+    owner: Person, stranger: Person, stub: StubProvider, database: Database
+) -> None:
+    made = await add(owner, stub, name="test")  # whose model the bases are built with
+    other = await add(owner, stub, name="te")
+    theirs = await add(stranger, stub, name="test")
+    for name in ("wiki", "hr-docs"):
+        body = {"name": name, "source": {"type": "upload"}, "embedding_model": "test/hash"}
+        assert (await owner.client.post("/api/knowledge-bases", json=body)).status_code == 201
+
+    refused = await owner.client.delete(f"/api/providers/{made['id']}")
+    assert (refused.status_code, refused.json()["code"]) == (409, "state_conflict")
+    assert "embed with test: hr-docs, wiki." in refused.json()["detail"]
+    assert (await owner.client.get(f"/api/providers/{made['id']}")).json()["has_credential"]
+    assert (await owner.client.delete(f"/api/providers/{other['id']}")).status_code == 204
+    assert (await stranger.client.delete(f"/api/providers/{theirs['id']}")).status_code == 204
+
+    assert (await owner.client.delete("/api/knowledge-bases/wiki")).status_code == 204
+    with psycopg.connect(database.superuser_url) as connection:  # as after a switch to another model
+        connection.execute(
+            "UPDATE kb_generations SET status = 'retired', retired_at = now() WHERE org_id = %s", [owner.org_id]
+        )
+    assert (await owner.client.delete(f"/api/providers/{made['id']}")).status_code == 204
+
+
 async def test_models_are_listed_in_pages(owner: Person, stub: StubProvider) -> None:
     await add(owner, stub)
     await add(owner, stub, name="few", models=["a/b"])

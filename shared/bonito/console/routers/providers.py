@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Annotated, Literal
 from uuid import UUID, uuid4
@@ -14,7 +14,8 @@ from bonito.console.pagination import DEFAULT_LIMIT, Limit, Page, TimeCursor, cu
 from bonito.console.permissions import Call, requires
 from bonito.console.problems import responses
 from bonito.console.routing import api_router
-from bonito.errors import InvalidRequest
+from bonito.errors import InvalidRequest, StateConflict
+from bonito.knowledge import bases
 from bonito.providers import accounts
 from bonito.providers.accounts import ProviderAccount, ProviderSettings
 from bonito.tenancy.permissions import Permission
@@ -24,6 +25,7 @@ router = api_router("/providers", "providers")
 PRINTABLE = r"^[^\x00-\x20\x7f]+$"
 MAX_SECRET_CHARACTERS = 8192
 NOT_YET = ("secret", "connection")
+MAX_NAMED = 5  # knowledge bases in a message
 
 Model = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=PRINTABLE)]
 Models = Annotated[
@@ -168,13 +170,14 @@ async def change_provider(
     return _shown(await call.services.registry.verify(call.org_id, changed))
 
 
-@router.delete("/{provider_id}", status_code=204)
+@router.delete("/{provider_id}", status_code=204, responses=responses(409))
 async def delete_provider(
     provider_id: UUID, call: Annotated[Call, requires(Permission.PROVIDERS_MANAGE, audit="provider.delete")]
 ) -> None:
-    """Remove a provider with its credential; gateways notice within ten seconds."""
+    """Remove a provider with its credential, unless knowledge bases embed with it; gateways notice in ten seconds."""
     async with call.transaction() as conn:
         old = await accounts.get(conn, org_id=call.org_id, name_or_id=str(provider_id))
+        _check_unused(old.name, await bases.embedding_with(conn, org_id=call.org_id, provider=old.name))
         await accounts.delete(conn, org_id=call.org_id, provider_id=provider_id)
     call.services.registry.forget(call.org_id)
     call.note(f"provider:{provider_id}", name=old.name)
@@ -190,6 +193,17 @@ async def verify_provider(
     verified = await call.services.registry.verify(call.org_id, found)
     call.note(f"provider:{provider_id}", name=found.name, is_verified=verified.verification_error is None)
     return _shown(verified)
+
+
+def _check_unused(provider: str, names: Sequence[str]) -> None:
+    """StateConflict where bases embed with the provider: without it their questions have no vectors."""
+    if not names:
+        return
+    more = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
+    raise StateConflict(
+        f"Knowledge bases embed with {provider}: {', '.join(names[:MAX_NAMED])}{more}. "
+        "Give them another embedding model and let them be built with it, or delete them."
+    )
 
 
 def _shown(account: ProviderAccount) -> Provider:
