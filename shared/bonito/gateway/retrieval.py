@@ -22,7 +22,7 @@ from bonito.metering.usage import RetrievalStatus
 from bonito.tenancy.keys import Principal
 
 if TYPE_CHECKING:
-    from bonito.knowledge.search import SearchOutcome, SearchRequest, SearchResult
+    from bonito.knowledge.search import SearchOutcome, SearchRequest, SearchResult, SearchTrace
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +37,7 @@ class Searcher(Protocol):
         names: list[str] | Literal["*"],
         readable: frozenset[UUID] | None,
         request: SearchRequest,
+        trace: SearchTrace | None = None,
     ) -> SearchOutcome:
         """The best chunks; KnowledgeBaseNotFound, KnowledgeBaseNotReady, KnowledgeBaseUnavailable, InvalidRequest."""
         ...
@@ -48,6 +49,7 @@ class Retrieval:
 
     Attributes:
         knowledge_base: as it is shown in the answer: one name, several, or `*`.
+        knowledge_base_ids: as far as they were found.
         status: `failed` only where the caller asked to go on without.
         cost_nano_usd: of embedding the query; None where the price is unknown.
     """
@@ -67,7 +69,7 @@ async def retrieve(searcher: Searcher, principal: Principal, asked: RetrievalOpt
         KnowledgeBaseNotFound, KnowledgeBaseNotReady, KnowledgeBaseUnavailable: unless the caller said `continue`.
         InvalidRequest: the filter, whatever the caller said.
     """
-    from bonito.knowledge.search import SearchRequest  # with the first retrieval, not with the process
+    from bonito.knowledge.search import SearchRequest, SearchTrace  # with the first retrieval, not with the process
 
     options, started = asked.options, time.perf_counter()
     try:
@@ -80,31 +82,36 @@ async def retrieve(searcher: Searcher, principal: Principal, asked: RetrievalOpt
         )
     except InvalidRequest as error:  # its fields are members of ours
         raise InvalidRequest(error.message, param=f"bonito.{error.param}") from error
+    trace = SearchTrace()
     names = ALL if asked.knowledge_bases == ALL else list(asked.knowledge_bases)
     try:
-        outcome = await _search(searcher, principal, names, request)
+        outcome = await _search(searcher, principal, names, request, trace)
     except (KnowledgeBaseNotFound, KnowledgeBaseNotReady, KnowledgeBaseUnavailable) as error:
         if options.on_error == "fail":
             raise
         logger.info("Retrieval failed and the caller goes on without it: %s", error.code)
-        return Retrieval(_shown(names), "failed", (), (), _ms_since(started), 0)
+        return Retrieval(_shown(names), "failed", (), trace.knowledge_base_ids, _ms_since(started), trace.cost_nano_usd)
     return Retrieval(
         knowledge_base=_shown(names if names == ALL else [base.name for base in outcome.knowledge_bases]),
         status="ok" if outcome.results else "empty",
         results=tuple(outcome.results),
         knowledge_base_ids=tuple(base.id for base in outcome.knowledge_bases),
         latency_ms=_ms_since(started),
-        cost_nano_usd=_cost(outcome),
+        cost_nano_usd=trace.cost_nano_usd,
     )
 
 
 async def _search(
-    searcher: Searcher, principal: Principal, names: list[str] | Literal["*"], request: SearchRequest
+    searcher: Searcher,
+    principal: Principal,
+    names: list[str] | Literal["*"],
+    request: SearchRequest,
+    trace: SearchTrace,
 ) -> SearchOutcome:
     """Whatever stops the search but the request itself is one error for the caller."""
     try:
         return await searcher.search(
-            principal.org_id, names=names, readable=principal.knowledge_base_ids, request=request
+            principal.org_id, names=names, readable=principal.knowledge_base_ids, request=request, trace=trace
         )
     except (InvalidRequest, KnowledgeBaseNotFound, KnowledgeBaseNotReady, KnowledgeBaseUnavailable):
         raise
@@ -113,12 +120,6 @@ async def _search(
         raise KnowledgeBaseUnavailable(
             "The knowledge base cannot be searched right now.", retry_after_s=wait_s
         ) from error
-
-
-def _cost(outcome: SearchOutcome) -> int | None:
-    """Nothing for models of this process and for queries that were embedded before; of others no price is known."""
-    is_free = all(name.startswith("local/") or usage.input_tokens == 0 for name, usage in outcome.usage.items())
-    return 0 if is_free else None
 
 
 def _shown(names: list[str] | Literal["*"]) -> str | list[str]:

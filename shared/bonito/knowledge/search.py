@@ -150,6 +150,25 @@ class SearchOutcome:
     usage: Mapping[str, Usage]
 
 
+@dataclass
+class SearchTrace:
+    """What a search found and paid on its way, filled in as it goes: also one that fails has paid.
+
+    Attributes:
+        knowledge_base_ids: of those that are searched, once they are found.
+        usage: per embedding model; without tokens while its answer is awaited, and after a failure.
+    """
+
+    knowledge_base_ids: tuple[UUID, ...] = ()
+    usage: dict[str, Usage] = field(default_factory=dict)
+
+    @property
+    def cost_nano_usd(self) -> int | None:
+        """Nothing for models of this process and for questions embedded before; of others no price is known."""
+        is_free = all(name.startswith("local/") or usage.input_tokens == 0 for name, usage in self.usage.items())
+        return 0 if is_free else None
+
+
 @dataclass(frozen=True)
 class Target:
     """A base and its served generation; None and None before the first; no dimensions while it has no vector."""
@@ -185,6 +204,7 @@ class Searcher:
         names: Sequence[str] | Literal["*"],
         readable: frozenset[UUID] | None,
         request: SearchRequest,
+        trace: SearchTrace | None = None,
     ) -> SearchOutcome:
         """The best chunks of one base, of several, or of all.
 
@@ -197,6 +217,7 @@ class Searcher:
             names: names or ids; `*` is every base that is ready.
             readable: the bases that the caller may read; None is all of the organization.
             request: what to look for.
+            trace: a new one, for callers that want to know what a failed search has paid.
 
         Raises:
             KnowledgeBaseNotFound: it names the first one that is unknown or not readable.
@@ -204,17 +225,18 @@ class Searcher:
             KnowledgeBaseUnavailable: the embedding model or the database did not answer.
             Overloaded: no connection became free.
         """
+        trace = SearchTrace() if trace is None else trace
         try:
             for _ in range(ATTEMPTS):
                 targets = await self._resolve(org_id, names, readable)
-                embedded = await self._embed(org_id, targets, request)
+                trace.knowledge_base_ids = tuple(target.id for target in targets)
+                embedded = await self._embed(org_id, targets, request, trace)
                 try:
                     found = await self._find(org_id, targets, embedded, request)
                 except psycopg.errors.NoDataFound:
                     continue
-                usage = {model: embedding.usage for (model, _), embedding in embedded.items()}
                 searched = tuple(SearchedBase(target.id, target.name) for target in targets)
-                return SearchOutcome(_merge(targets, found, request), searched, usage)
+                return SearchOutcome(_merge(targets, found, request), searched, trace.usage)
         except psycopg.OperationalError as error:
             raise KnowledgeBaseUnavailable("The knowledge base cannot be searched right now.") from error
         raise KnowledgeBaseUnavailable("The knowledge base is being switched to a new build; try again.")
@@ -237,22 +259,28 @@ class Searcher:
         return _ready(found) if is_all else _named(found, names)
 
     async def _embed(
-        self, org_id: UUID, targets: Sequence[Target], request: SearchRequest
+        self, org_id: UUID, targets: Sequence[Target], request: SearchRequest, trace: SearchTrace
     ) -> dict[ModelKey, QueryEmbedding]:
         """The question's vector per embedding model that is needed."""
         if request.mode == "keyword":
             return {}
         needed = {target.model: target for target in targets if target.dimensions is not None}
-        vectors = await asyncio.gather(*(self._embed_for(org_id, target, request) for target in needed.values()))
+        vectors = await asyncio.gather(*(self._embed_for(org_id, target, request, trace) for target in needed.values()))
         return dict(zip(needed, vectors, strict=True))
 
-    async def _embed_for(self, org_id: UUID, target: Target, request: SearchRequest) -> QueryEmbedding:
+    async def _embed_for(
+        self, org_id: UUID, target: Target, request: SearchRequest, trace: SearchTrace
+    ) -> QueryEmbedding:
         name, fingerprint = target.model
         try:
             model = await self._models.embedding_model(org_id, name)
             if model.fingerprint == fingerprint:
                 text = request.excerpt(min(MAX_QUERY_CHARACTERS, CHARACTERS_PER_TOKEN * model.max_input_tokens))
-                return await self._embeddings.embed(model, text, org_id=org_id, dimensions=target.dimensions)
+                paid_before = trace.usage.get(name, Usage(input_tokens=0))
+                trace.usage[name] = Usage()
+                embedded = await self._embeddings.embed(model, text, org_id=org_id, dimensions=target.dimensions)
+                trace.usage[name] = _sum(paid_before, embedded.usage)
+                return embedded
         except BonitoError as error:
             raise KnowledgeBaseUnavailable(
                 f"The question could not be embedded with {name}. {error.message}", retry_after_s=error.retry_after_s
@@ -290,6 +318,11 @@ class Searcher:
         async with tenant(self._pool, org_id) as conn, conn.cursor(row_factory=class_row(SearchResult)) as cursor:
             await cursor.execute(SEARCH, row, binary=True)
             return await cursor.fetchall()
+
+
+def _sum(before: Usage, now: Usage) -> Usage:
+    counts = (before.input_tokens, now.input_tokens)
+    return Usage(input_tokens=None if None in counts else sum(count or 0 for count in counts))
 
 
 def _named(found: Sequence[Target], names: Sequence[str]) -> list[Target]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
-from collections.abc import AsyncIterator
+from array import array
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -12,12 +14,13 @@ import httpx
 import openai
 import pytest
 
-from bonito.database.pool import Pool
+from bonito.database.pool import Pool, tenant
 from bonito.knowledge.bases import KnowledgeBase
 from bonito.knowledge.search import Searcher
+from bonito.providers.base import EmbeddingResult, Usage
 from tests.integration.conftest import Database
 from tests.integration.gateway.conftest import Gateway, make_key, running
-from tests.integration.knowledge.served import HashModels, create_base, serve
+from tests.integration.knowledge.served import HashEmbedding, HashModels, create_base, serve
 from tests.stub_provider import StubProvider
 
 FACT = "Everyone gets twenty-seven days of paid leave a year."
@@ -179,6 +182,36 @@ async def test_one_that_cannot_be_searched_is_a_503(
     assert bonito_of(going_on)["retrieval"] == {"status": "failed"}
 
 
+@dataclasses.dataclass
+class Longer(HashEmbedding):
+    """Answers vectors of another length than before: the call is paid, and of no use."""
+
+    async def embed(self, texts: Sequence[str]) -> EmbeddingResult:
+        return EmbeddingResult(tuple(array("f", [1.0] * 9) for _ in texts), Usage(input_tokens=len(texts)))
+
+
+@pytest.mark.parametrize(("model", "cost"), [("test/hash", None), ("local/hash", 0)])
+async def test_what_a_failed_retrieval_has_paid_is_unknown_unless_its_model_is_free(
+    database: Database, org_id: UUID, stub: StubProvider, pool: Pool, model: str, cost: int | None
+) -> None:
+    class Changed:
+        async def embedding_model(self, org_id: UUID, name: str) -> Any:
+            return Longer(name=name)
+
+    async with running(database, org_id, stub, searcher=Searcher(pool, Changed()), pool=pool) as gateway:
+        base = await create_base(pool, org_id, "hr-docs")
+        await serve(pool, org_id, base, "pto.md", [FACT])
+        async with tenant(pool, org_id) as conn:
+            await conn.execute("UPDATE kb_generations SET embedding_model = %s", [model])
+        answer = await gateway.client().chat.completions.create(**retrieving(on_error="continue"))
+        [row] = await gateway.rows()
+
+    assert bonito_of(answer)["retrieval"] == {"status": "failed"}
+    assert bonito_of(answer)["retrieval_cost"] == cost
+    assert (row["retrieval_status"], row["retrieval_cost_nano_usd"]) == ("failed", cost)
+    assert row["knowledge_base_ids"] == [base.id]
+
+
 @pytest.mark.parametrize("name", ["legal", "empty"])
 async def test_a_caller_may_go_on_without_and_is_told(gateway: Gateway, stub: StubProvider, name: str) -> None:
     await create_base(gateway.pool, gateway.org_id, "empty")
@@ -188,7 +221,7 @@ async def test_a_caller_may_go_on_without_and_is_told(gateway: Gateway, stub: St
     bonito = bonito_of(answer)
     assert (bonito["retrieval"], bonito["sources"], bonito["knowledge_base"]) == ({"status": "failed"}, [], name)
     assert stub.received[-1].json()["messages"] == QUESTION
-    assert (row["status"], row["retrieval_status"]) == (200, "failed")
+    assert (row["status"], row["retrieval_status"], row["retrieval_cost_nano_usd"]) == (200, "failed", 0)
 
 
 async def test_nothing_found_is_told_to_both_sides(
