@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from bonito.clouds.base import MessageQueue
 from bonito.database.pool import Pool
 from bonito.knowledge.search import Searcher
+from bonito.metering.usage import UsageSink
 from bonito.providers.base import EmbeddingModels
 from bonito.providers.registry import ProviderRegistry
 from bonito.settings import Settings
@@ -24,3 +25,4 @@ class Services:
     models: EmbeddingModels
     registry: ProviderRegistry
     searcher: Searcher
+    usage: UsageSink

@@ -58,6 +58,7 @@ def console_app(parts: Parts) -> ASGIApp:
             models=parts.registry,
             registry=parts.registry,
             searcher=parts.searcher,
+            usage=parts.usage,
         )
     )
 

@@ -1,4 +1,4 @@
-"""What one request through the gateway used, and who takes note of it."""
+"""What one request through the gateway used, or one search through /api, and who takes note of it."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ class UsageRecord:
     """One request, as the row of gateway_requests that it leaves; the fields are its columns.
 
     Attributes:
+        key_id: None for a search, which a person's token pays for.
+        model_requested: empty for a search: its knowledge base has chosen.
         status: the HTTP status that the caller saw; 499 where he hung up.
         input_tokens: as the provider reported them; None where no provider answered.
         is_estimated: the provider reported no tokens, and these are counted from the characters that passed.
@@ -28,7 +30,7 @@ class UsageRecord:
     created_at: datetime
     request_id: str
     key_id: UUID | None
-    operation: Operation
+    operation: Operation | Literal["search"]
     model_requested: str
     is_stream: bool
     status: int

@@ -11,6 +11,7 @@ from bonito.database.pool import Pool
 from bonito.egress.client import EgressClient
 from bonito.egress.policy import EgressPolicy
 from bonito.knowledge.search import Searcher
+from bonito.metering.sinks import ImmediateUsageSink
 from bonito.providers.registry import ProviderRegistry
 from bonito.settings import Settings
 from bonito.tenancy.secrets import SecretBox
@@ -47,4 +48,5 @@ def make_services(pool: Pool, data_dir: Path | None = None, client: EgressClient
         models=HashModels(),
         registry=ProviderRegistry(pool, box, client or loopback_client()),
         searcher=Searcher(pool, HashModels()),
+        usage=ImmediateUsageSink(pool),
     )

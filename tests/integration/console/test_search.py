@@ -10,6 +10,7 @@ from typing import Any
 from uuid import UUID
 
 import httpx
+import psycopg
 import pytest
 
 from bonito.database.pool import Pool
@@ -166,6 +167,35 @@ async def test_a_wrong_question_is_refused(api: httpx.AsyncClient) -> None:
     ]:
         answer = await api.post(SEARCH, json=body)
         assert (answer.status_code, answer.json()["param"]) == (status, param), body
+
+
+async def test_each_search_leaves_a_row_of_what_it_used(
+    database: Database, api: httpx.AsyncClient, console: Console, org_id: UUID
+) -> None:
+    base = (await api.get("/knowledge-bases/hr")).json()
+    answer = await api.post(SEARCH, json={"query": "anemometer"}, headers={"x-request-id": "asked-once"})
+    await search(api, "anemometer", mode="hybrid")
+    await search(api, "anemometer", filter={"team": "nobody"})
+    await api.post("/knowledge-bases/missing/search", json={"query": "anemometer"})
+    await api.post(SEARCH, json={"query": ""})  # searched nothing
+    with psycopg.connect(database.superuser_url) as connection:
+        connection.execute("UPDATE kb_generations SET dimensions = 9 WHERE org_id = %s", [org_id])
+    await api.post(SEARCH, json={"query": "the embedding's answer does not fit"})
+
+    rows = list(reversed((await api.get("/gateway/logs")).json()["items"]))
+    assert {row["operation"] for row in rows} == {"search"}
+    told = ("status", "retrieval_status", "model_used", "provider", "input_tokens", "cost", "error_code")
+    assert [tuple(row[field] for field in told) for row in rows] == [
+        (200, "ok", "test/hash", "test", 1, None, None),
+        (200, "ok", "test/hash", "test", 0, 0, None),
+        (200, "empty", None, None, None, 0, None),
+        (404, "failed", None, None, None, 0, "knowledge_base_not_found"),
+        (503, "failed", "test/hash", "test", None, None, "knowledge_base_unavailable"),
+    ]
+    assert [row["knowledge_base_ids"] for row in rows] == [[base["id"]]] * 3 + [[], [base["id"]]]
+    assert rows[0]["request_id"] == answer.headers["x-request-id"]
+    assert all(row["latency_ms"] == row["retrieval_latency_ms"] for row in rows)
+    assert all((row["key_id"], row["model_requested"], row["is_stream"]) == (None, "", False) for row in rows)
 
 
 async def test_two_organizations_with_the_same_names_find_their_own(

@@ -1,4 +1,4 @@
-"""GET /api/gateway/logs: what went through the gateway, never what was said."""
+"""GET /api/gateway/logs: what went through the gateway and what was searched, never what was said."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ async def list_logs(
     outcome: Annotated[Literal["succeeded", "failed"] | None, Query(description="A failure is 400 or above.")] = None,
     request_id: Annotated[Text, Query(description="With this id.")] = None,
 ) -> Page[RequestLog]:
-    """Requests through the gateway, the newest first."""
+    """Requests through the gateway and searches through this API, the newest first."""
     wanted = RequestFilter(
         since=since,
         until=until,

@@ -1,4 +1,4 @@
--- What every request through the gateway used; by month, because retention drops whole months.
+-- What every request through the gateway used, and every search through /api; by month, because retention drops whole months.
 
 CREATE TABLE gateway_requests (
     org_id uuid NOT NULL,
@@ -6,7 +6,7 @@ CREATE TABLE gateway_requests (
     created_at timestamptz NOT NULL,
     request_id text NOT NULL,
     key_id uuid,
-    operation text NOT NULL CHECK (operation IN ('chat.completions', 'completions', 'embeddings')),
+    operation text NOT NULL CHECK (operation IN ('chat.completions', 'completions', 'embeddings', 'search')),
     model_requested text NOT NULL,
     model_used text,
     provider text,
