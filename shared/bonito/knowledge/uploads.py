@@ -92,7 +92,8 @@ class Uploads:
             org_id: the organization.
             base: of the source `upload`.
             staged: files; none of them twice.
-            metadata: for each of the documents; None leaves what known ones have.
+            metadata: for each of the documents, also one of the same content under another name, which is answered
+                instead of a second one; None leaves what known ones have.
 
         Raises:
             StateConflict: another source; or one of the paths is a folder of other documents, then nothing is kept.
@@ -134,7 +135,7 @@ class Uploads:
         ids = {"org_id": org_id, "knowledge_base_id": base.id}
         async with tenant(self._pool, org_id) as conn:
             same = await documents.find_by_hash(conn, **ids, file_hash=staged.file_hash, path=staged.path)
-            if same is not None and same.file_path == staged.path and metadata is not None:
+            if same is not None and metadata is not None:
                 same = await documents.set_metadata(conn, **ids, document_id=same.id, metadata=metadata)
         if same is not None:
             return Kept(same, "unchanged")

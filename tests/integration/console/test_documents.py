@@ -186,7 +186,23 @@ async def test_a_file_that_is_there_by_its_hash_answers_with_its_id_and_makes_no
     assert {item["outcome"] for item in (waiting, same, renamed)} == {"unchanged"}
     assert console.sent("ingest") == []
     (document,) = await listed(api)
-    assert (document["name"], document["metadata"]) == ("a.md", {"team": "hr"})
+    assert (document["name"], document["metadata"]) == ("a.md", {"team": "other"})
+
+
+async def test_metadata_of_a_file_that_is_there_under_another_name_is_its_documents_metadata(
+    api: httpx.AsyncClient, console: Console
+) -> None:
+    before = await api.post(DOCUMENTS, files=[("files", ("a.md", LEAVE))], data={"metadata": '{"team": "hr"}'})
+    await console.work()
+    again = await api.post(DOCUMENTS, files=[("files", ("b.md", LEAVE))], data={"metadata": '{"team": "office"}'})
+    kept = await api.post(DOCUMENTS, files=[("files", ("c.md", LEAVE))])
+
+    (item,) = again.json()["items"]
+    assert (item["name"], item["outcome"], item["metadata"]) == ("a.md", "unchanged", {"team": "office"})
+    assert item["id"] == before.json()["items"][0]["id"]
+    assert kept.json()["items"][0]["metadata"] == {"team": "office"}
+    (chunk,) = (await api.get(f"{DOCUMENTS}/{item['id']}/chunks")).json()["items"]
+    assert chunk["metadata"] == {"team": "office"}
 
 
 async def test_two_files_of_one_request_with_one_content_are_one_document(
