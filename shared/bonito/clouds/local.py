@@ -204,7 +204,7 @@ class UploadFolder:
         return await self._folder.head(key)
 
     async def delete(self, key: str) -> bool:
-        """Remove a file; whether there was one."""
+        """Remove a file; whether there was one. UpstreamError where it is there and stays."""
         return await asyncio.to_thread(self._delete, clean_key(key))
 
     async def discard(self) -> None:
@@ -215,8 +215,12 @@ class UploadFolder:
         path = self._root / key
         try:
             path.unlink()
-        except (FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError):
+        except (FileNotFoundError, NotADirectoryError):
             return False
+        except OSError as error:
+            if path.is_dir():  # which macOS calls a lack of permission
+                return False
+            raise UpstreamError(f"The file cannot be deleted: {error.strerror}.") from error
         for parent in path.parents:
             if parent == self._root:
                 break

@@ -110,6 +110,7 @@ class Uploads:
 
         Raises:
             StateConflict: the base has another source, and a sync would bring the document back.
+            UpstreamError: the file cannot be deleted; the document stays as it is.
         """
         check_source(base)
         await store_of(self._root, org_id=org_id, knowledge_base_id=base.id).delete(document.file_path)

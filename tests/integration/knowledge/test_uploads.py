@@ -120,3 +120,25 @@ async def test_documents_and_folders_of_documents_do_not_mix(
                 await taking.keep(org_id, base, [await staged(folder, name, b"new")], None)
         for name in ("a0", "a-b", "a/c", "d_", "D"):
             await taking.keep(org_id, base, [await staged(folder, name, name.encode())], None)
+
+
+@pytest.mark.skipif(not Path("/proc/version").exists(), reason="needs a file that not even root may delete")
+async def test_a_document_whose_file_cannot_be_deleted_stays(
+    pool: Pool, org_id: UUID, base: KnowledgeBase, tmp_path: Path
+) -> None:
+    queue = MemoryQueue()
+    taking = Uploads(pool, queue, root=tmp_path)
+    async with taking.staging() as folder:
+        (kept,) = await taking.keep(org_id, base, [await staged(folder, "version", b"text")], None)
+    place = tmp_path / str(org_id) / str(base.id)
+    place.rename(tmp_path / "moved")
+    place.symlink_to("/proc")
+    queue.waiting.clear()
+
+    with pytest.raises(UpstreamError, match="cannot be deleted"):
+        await taking.delete(org_id, base, kept.document)
+
+    async with tenant(pool, org_id) as conn:
+        (document,) = await documents.list_page(conn, org_id=org_id, knowledge_base_id=base.id, limit=9)
+    assert document == kept.document
+    assert queue.waiting == []
