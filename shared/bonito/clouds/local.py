@@ -10,7 +10,7 @@ import shutil
 import stat
 import unicodedata
 import uuid
-from collections.abc import AsyncIterable, AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path, PurePosixPath
@@ -183,6 +183,10 @@ class UploadFolder:
         async for info in self._folder.list(prefix, after=after):
             yield info
 
+    async def check(self, names: Iterable[str]) -> None:
+        """Refuse names under which `put` could store nothing as the files lie now; AlreadyExists, InvalidRequest."""
+        await asyncio.to_thread(self._check, [clean_key(name) for name in names])
+
     async def put(self, name: str, content: AsyncIterable[bytes], *, max_bytes: int) -> ObjectInfo:
         """Store a file under its cleaned name, whole or not at all; one that lies there already is replaced.
 
@@ -198,7 +202,7 @@ class UploadFolder:
             await copy_capped(content, incoming, max_bytes=max_bytes)
             await asyncio.to_thread(_move_durably, incoming, self._root / key)
         except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
-            raise AlreadyExists(f"{key} would be a file and a folder at once.", param="name") from error
+            raise _taken(key) from error
         finally:
             incoming.unlink(missing_ok=True)
         return await self._folder.head(key)
@@ -210,6 +214,13 @@ class UploadFolder:
     async def discard(self) -> None:
         """Remove everything."""
         await asyncio.to_thread(shutil.rmtree, self._root, ignore_errors=True)
+
+    def _check(self, keys: Iterable[str]) -> None:
+        for key in keys:
+            path = self._root / key
+            folders = list(path.parents)[: key.count("/")]
+            if path.is_dir() or any(folder.exists() and not folder.is_dir() for folder in folders):
+                raise _taken(key)
 
     def _delete(self, key: str) -> bool:
         path = self._root / key
@@ -335,6 +346,10 @@ def _move_durably(source: Path, target: Path) -> None:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def _taken(key: str) -> AlreadyExists:
+    return AlreadyExists(f"{key} would be a file and a folder at once.", param="name")
 
 
 def _absent(key: str) -> NotFound:

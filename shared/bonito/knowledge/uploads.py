@@ -85,8 +85,11 @@ class Uploads:
 
     async def keep(
         self, org_id: UUID, base: KnowledgeBase, staged: Sequence[Staged], metadata: Mapping[str, Any] | None
-    ) -> list[Kept]:
-        """Make documents of staged files, in their order.
+    ) -> AsyncIterator[Kept]:
+        """Make documents of staged files, in their order; each is told of as soon as it is one, whatever comes after.
+
+        All are checked before the first one is kept. After that only what nobody can foresee ends it early: a full
+        disk, a database that is away, a base that is deleted at this moment.
 
         Args:
             org_id: the organization.
@@ -96,11 +99,17 @@ class Uploads:
                 instead of a second one; None leaves what known ones have.
 
         Raises:
-            StateConflict: another source; or one of the paths is a folder of other documents, then nothing is kept.
+            StateConflict: another source; or one of the paths is a folder of other documents. Nothing is kept.
         """
         check_source(base)
-        await self._check_paths(org_id, base, [file.path for file in staged])
-        return [await self._keep(org_id, base, file, metadata) for file in staged]
+        paths = [file.path for file in staged]
+        await self._check_paths(org_id, base, paths)
+        await store_of(self._root, org_id=org_id, knowledge_base_id=base.id).check(paths)
+        for file in staged:
+            kept = await self._keep(org_id, base, file, metadata)
+            yield kept
+            if kept.outcome != "unchanged":
+                await self._send(org_id, base, file.path)
 
     async def delete(self, org_id: UUID, base: KnowledgeBase, document: Document) -> None:
         """Remove a document and its file; nothing of it is served from then on.
@@ -158,7 +167,6 @@ class Uploads:
         except KnowledgeBaseNotFound:  # deleted meanwhile, and perhaps swept
             await store.discard()
             raise
-        await self._send(org_id, base, staged.path)
         return Kept(document, "created" if document.id == new_id else "replaced")
 
     async def _send(self, org_id: UUID, base: KnowledgeBase, path: str) -> None:

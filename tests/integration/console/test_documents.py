@@ -14,6 +14,7 @@ import httpx
 import pytest
 
 from bonito.database.pool import Pool
+from bonito.errors import UpstreamError
 from bonito.tenancy.permissions import Role
 from tests.integration.conftest import Database
 from tests.integration.console.knowledge import MAX_BYTES, Console, running
@@ -304,6 +305,38 @@ async def test_a_document_is_no_folder_of_documents(api: httpx.AsyncClient) -> N
         answer = await api.post(DOCUMENTS, files=[("files", (name, b"y")), ("files", ("other.md", b"z"))])
         assert (answer.status_code, answer.json()["code"]) == (409, "state_conflict")
     assert [document["name"] for document in await listed(api)] == ["a/b.md"]
+
+
+async def test_of_files_of_which_one_is_refused_none_is_kept(
+    api: httpx.AsyncClient, console: Console, org_id: UUID
+) -> None:
+    base = (await api.get("/knowledge-bases/hr")).json()
+    folder = console.data_dir / "uploads" / str(org_id) / base["id"]
+    (folder / "d").mkdir(parents=True)
+    (folder / "d" / "left.md").write_bytes(b"of a lost process, and no document")
+    answer = await api.post(DOCUMENTS, files=[("files", ("a.md", LEAVE)), ("files", ("d", b"text"))])
+
+    assert (answer.status_code, "d would be" in answer.json()["detail"]) == (409, True)
+    assert await listed(api) == []
+    assert console.sent("ingest") == []
+    assert not (folder / "a.md").exists()
+
+
+async def test_the_audit_log_tells_what_was_kept_before_an_upload_failed(
+    api: httpx.AsyncClient, console: Console, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fails(*args: object, **kwargs: object) -> None:
+        raise UpstreamError("The message could not be queued.")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(console.queue, "send", fails)
+        answer = await api.post(DOCUMENTS, files=[("files", ("a.md", LEAVE)), ("files", ("b.md", b"text"))])
+
+    assert answer.status_code == 502
+    (document,) = await listed(api)
+    entry = (await api.get("/audit-log")).json()["items"][0]
+    assert (entry["action"], document["name"]) == ("document.upload", "a.md")
+    assert entry["details"]["documents"] == [document["id"]]
 
 
 async def test_only_a_base_for_uploads_takes_them(api: httpx.AsyncClient, console: Console) -> None:

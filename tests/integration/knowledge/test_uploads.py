@@ -54,7 +54,7 @@ async def test_a_base_that_is_deleted_meanwhile_keeps_no_file(
         async with tenant(pool, org_id) as conn:
             await bases.delete(conn, org_id=org_id, knowledge_base_id=base.id)
         with pytest.raises(KnowledgeBaseNotFound):
-            await taking.keep(org_id, base, [file], None)
+            [kept async for kept in taking.keep(org_id, base, [file], None)]
 
     assert files(tmp_path) == []
 
@@ -65,7 +65,7 @@ async def test_a_lost_message_leaves_a_document_that_the_sweeper_finds(
     taking = Uploads(pool, BrokenQueue(), root=tmp_path)
     async with taking.staging() as folder:
         with pytest.raises(UpstreamError):
-            await taking.keep(org_id, base, [await staged(folder, "a.md", b"text")], None)
+            [kept async for kept in taking.keep(org_id, base, [await staged(folder, "a.md", b"text")], None)]
 
     async with tenant(pool, org_id) as conn:
         (document,) = await documents.list_page(conn, org_id=org_id, knowledge_base_id=base.id, limit=9)
@@ -80,7 +80,7 @@ async def test_only_a_base_for_uploads_takes_and_gives_up_documents(pool: Pool, 
 
     async with taking.staging() as folder:
         with pytest.raises(StateConflict, match="its source"):
-            await taking.keep(org_id, folder_base, [await staged(folder, "a.md", b"text")], None)
+            [kept async for kept in taking.keep(org_id, folder_base, [await staged(folder, "a.md", b"text")], None)]
     assert files(tmp_path) == []
 
 
@@ -114,12 +114,12 @@ async def test_documents_and_folders_of_documents_do_not_mix(
     taking = Uploads(pool, MemoryQueue(), root=tmp_path)
     async with taking.staging() as folder:
         for name in ("a/b.md", "c", "d_e", "d/e.md"):
-            await taking.keep(org_id, base, [await staged(folder, name, name.encode())], None)
+            [kept async for kept in taking.keep(org_id, base, [await staged(folder, name, name.encode())], None)]
         for name in ("a", "a/b.md/c", "c/d", "d"):
             with pytest.raises(StateConflict, match="at once"):
-                await taking.keep(org_id, base, [await staged(folder, name, b"new")], None)
+                [kept async for kept in taking.keep(org_id, base, [await staged(folder, name, b"new")], None)]
         for name in ("a0", "a-b", "a/c", "d_", "D"):
-            await taking.keep(org_id, base, [await staged(folder, name, name.encode())], None)
+            [kept async for kept in taking.keep(org_id, base, [await staged(folder, name, name.encode())], None)]
 
 
 @pytest.mark.skipif(not Path("/proc/version").exists(), reason="needs a file that not even root may delete")
@@ -129,7 +129,7 @@ async def test_a_document_whose_file_cannot_be_deleted_stays(
     queue = MemoryQueue()
     taking = Uploads(pool, queue, root=tmp_path)
     async with taking.staging() as folder:
-        (kept,) = await taking.keep(org_id, base, [await staged(folder, "version", b"text")], None)
+        (kept,) = [item async for item in taking.keep(org_id, base, [await staged(folder, "version", b"text")], None)]
     place = tmp_path / str(org_id) / str(base.id)
     place.rename(tmp_path / "moved")
     place.symlink_to("/proc")

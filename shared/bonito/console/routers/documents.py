@@ -137,16 +137,19 @@ async def upload_documents(
         Call, requires(Permission.DOCUMENTS_WRITE, audit="document.upload", max_body_bytes=MAX_UPLOAD_BYTES)
     ],
 ) -> Uploaded:
-    """Upload files into a knowledge base of the source `upload`: all of them are received before one is kept."""
+    """Upload files into a knowledge base of the source `upload`: all are received and checked before one is kept."""
     async with call.transaction() as conn:
         base = await bases.get(conn, org_id=call.org_id, name_or_id=name_or_id)
     uploads.check_source(base)
-    taking = _uploads(call)
-    async with taking.staging() as folder:
-        staged, metadata = await _receive(request, folder=folder, max_bytes=call.services.settings.max_object_bytes)
-        kept = await taking.keep(call.org_id, base, staged, metadata)
-    items = [UploadedDocument(**_view(base, item.document), outcome=item.outcome) for item in kept]
-    call.note(f"knowledge_base:{base.id}", documents=[str(item.id) for item in items])
+    taking, items = _uploads(call), list[UploadedDocument]()
+    try:
+        async with taking.staging() as folder:
+            staged, metadata = await _receive(request, folder=folder, max_bytes=call.services.settings.max_object_bytes)
+            async for kept in taking.keep(call.org_id, base, staged, metadata):
+                items.append(UploadedDocument(**_view(base, kept.document), outcome=kept.outcome))
+    finally:
+        if items:  # a call that fails half-way has changed something too
+            call.note(f"knowledge_base:{base.id}", documents=[str(item.id) for item in items])
     return Uploaded(items=items)
 
 
