@@ -17,7 +17,7 @@ BonitoError                                                                     
     DocumentError, UnsupportedDocument, DocumentTooLarge        ends as `error` on the document 422
     MalformedMessage                            ends where poison is kept, with its reason      500
     UpstreamError, AccessDenied
-        ProviderFailed                                                                          502
+        ProviderFailed, WrongDimensions                                                         502
         KnowledgeBaseUnavailable, Overloaded                                                    503
         ProviderTimeout                                                                         504
 """
@@ -219,6 +219,12 @@ class ProviderFailed(UpstreamError):
     """The provider answered with an error of its own, or with something that is no answer."""
 
     code = "upstream_error"
+
+
+class WrongDimensions(ProviderFailed):
+    """The embedding model answers vectors of a length that cannot be compared or indexed: no retry mends that."""
+
+    code, retryable = "wrong_dimensions", False
 
 
 class KnowledgeBaseUnavailable(UpstreamError):

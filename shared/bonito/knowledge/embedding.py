@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from uuid import UUID
 
-from bonito.errors import ProviderFailed
+from bonito.errors import ProviderFailed, WrongDimensions
 from bonito.providers.base import EmbeddingModel, EmbeddingResult, Usage
 
 MAX_DIMENSIONS = 4_000  # of pgvector's indexed types: halfvec has an HNSW index up to this
@@ -28,6 +28,7 @@ async def embed_texts(model: EmbeddingModel, texts: Sequence[str], *, dimensions
         dimensions: what every vector must have, as a generation has pinned it; None takes what the model says.
 
     Raises:
+        WrongDimensions: a vector is of another length.
         ProviderFailed: a vector is missing or unusable, or the provider failed.
         RateLimited: the provider's limit; what it embedded before is lost, so send small batches.
         ProviderTimeout: no answer in time.
@@ -55,20 +56,21 @@ def check_vectors(vectors: Sequence[array[float]], *, model: str, count: int, di
     """Refuse what could not be compared or would break an index.
 
     Raises:
-        ProviderFailed: there is not one vector for each text; a vector has other dimensions than expected or than the
-            others, or more than can be indexed; a number is not finite; or all of one are zero, which has no direction.
+        WrongDimensions: a vector has other dimensions than expected or than the others, or more than can be indexed.
+        ProviderFailed: there is not one vector for each text; a number is not finite; or all of one are zero, which has
+            no direction.
     """
     if len(vectors) != count:
         raise ProviderFailed(f"The embedding model {model} answered {len(vectors)} vectors for {count} texts.")
     for vector in vectors:
         dimensions = len(vector) if dimensions is None else dimensions
         if len(vector) != dimensions:
-            raise ProviderFailed(
+            raise WrongDimensions(
                 f"The embedding model {model} answered a vector of {len(vector)} dimensions where {dimensions} are "
                 "expected. A model that has changed needs a new generation of the knowledge base."
             )
         if not 1 <= dimensions <= MAX_DIMENSIONS:
-            raise ProviderFailed(
+            raise WrongDimensions(
                 f"The embedding model {model} makes vectors of {dimensions} dimensions; "
                 f"1 to {MAX_DIMENSIONS} can be searched."
             )

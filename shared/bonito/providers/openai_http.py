@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Protocol
 
 from bonito.egress import client as egress
-from bonito.errors import BonitoError, InvalidRequest, ProviderFailed, ProviderTimeout
+from bonito.errors import BonitoError, InvalidRequest, ProviderFailed, ProviderTimeout, WrongDimensions
 from bonito.providers.base import EmbeddingResult, ProviderRequest, ProviderResponse, Usage
 from bonito.providers.refusals import refusal
 
@@ -252,6 +252,7 @@ class OpenAIEmbeddingModel:
         Raises:
             InvalidRequest: the provider refused the texts or the model.
             RateLimited: its 429, with its Retry-After.
+            WrongDimensions: a vector is of another length than was asked for, is known, or came before.
             ProviderFailed: any other refusal, or an answer without one vector for each text.
             ProviderTimeout: no answer in time.
         """
@@ -310,7 +311,7 @@ class OpenAIEmbeddingModel:
             self.dimensions = len(vectors[0])
         wrong = next((len(vector) for vector in vectors if len(vector) != self.dimensions), None)
         if wrong is not None:
-            raise ProviderFailed(f"{self.name} answered a vector of {wrong} dimensions instead of {self.dimensions}.")
+            raise WrongDimensions(f"{self.name} answered a vector of {wrong} dimensions instead of {self.dimensions}.")
 
 
 def _batches(texts: Sequence[str]) -> Iterator[Sequence[str]]:

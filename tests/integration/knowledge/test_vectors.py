@@ -296,6 +296,18 @@ async def test_a_batch_that_keeps_failing_is_given_up_with_a_message(world: Worl
     await check_served_once(world)
 
 
+async def test_vectors_of_another_length_end_the_document_at_once(world: World) -> None:
+    world.write("a.txt", prose("barometer"))
+    (message,) = await ingest(world, "a.txt")
+    await world.rows("UPDATE kb_generations SET dimensions = 9 RETURNING id")  # as the model was before
+
+    await embed(world, message)
+
+    assert await world.statuses() == {"a.txt": "error"}
+    assert "8 dimensions where 9 are expected" in (await world.error("a.txt") or "")
+    assert await world.rows("SELECT * FROM kb_batches") == []
+
+
 async def test_a_refusal_ends_the_document_at_once(world: World) -> None:
     await world.drop("a.txt", prose("barometer"))
     world.models.failures.append(InvalidRequest("The model does not take this."))

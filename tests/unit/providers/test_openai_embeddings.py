@@ -12,7 +12,7 @@ import pytest
 from aiohttp import web
 
 from bonito.egress.client import EgressClient
-from bonito.errors import InvalidRequest, ProviderFailed, RateLimited
+from bonito.errors import InvalidRequest, ProviderFailed, RateLimited, WrongDimensions
 from bonito.providers.openai_http import MAX_REQUEST_TEXT_BYTES, OpenAIEmbeddingModel, OpenAIProvider
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -191,7 +191,7 @@ async def test_vectors_of_another_length_than_before_are_refused(serve: Serve, c
     await model.embed(["a"])
     server.overrides = {"data": [{"index": 0, "embedding": [1.0, 2.0]}]}
 
-    with pytest.raises(ProviderFailed, match="2 dimensions instead of 3"):
+    with pytest.raises(WrongDimensions, match="2 dimensions instead of 3"):
         await model.embed(["a"])
 
 
