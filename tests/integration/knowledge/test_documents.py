@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from uuid import UUID, uuid4
 
+import psycopg
 import pytest
 
 from bonito.database.pool import Pool, tenant
@@ -12,6 +13,7 @@ from bonito.errors import NotFound
 from bonito.knowledge import documents
 from bonito.knowledge.bases import KnowledgeBase
 from bonito.knowledge.documents import Document
+from tests.integration.conftest import Database
 from tests.integration.knowledge.served import create_base, serve
 
 SOME_HASH = hashlib.sha256(b"some").digest()
@@ -212,3 +214,27 @@ async def test_an_upload_brings_a_deleted_document_back_with_nothing_of_its_past
 
     assert (again.id, again.metadata, again.status) == (first.id, {}, "pending")
     assert await paths(pool, org_id, base) == ["a.md"]
+
+
+async def test_a_content_is_looked_for_by_its_hash_and_not_in_every_document(
+    database: Database, pool: Pool, org_id: UUID, base: KnowledgeBase
+) -> None:
+    with psycopg.connect(database.superuser_url) as connection:
+        connection.execute(
+            """INSERT INTO kb_documents (org_id, id, knowledge_base_id, file_path, file_name, status, file_hash)
+               SELECT %s, gen_random_uuid(), %s, n || '.md', n || '.md',
+                      CASE WHEN mod(n, 1000) = 0 THEN 'processing' ELSE 'ready' END, sha256(n::text::bytea)
+                 FROM generate_series(1, 5000) n""",
+            [org_id, base.id],
+        )
+        connection.execute("ANALYZE kb_documents")
+    row = {"org_id": org_id, "knowledge_base_id": base.id, "file_hash": SOME_HASH, "path": "a.md"}
+    row["uploaded_version"] = documents.uploaded_version(SOME_HASH)
+    async with tenant(pool, org_id) as conn:
+        rows = await (await conn.execute("EXPLAIN " + documents.FIND_BY_HASH, row)).fetchall()
+
+    plan = "\n".join(line for (line,) in rows)
+    assert "Index Scan on kb_documents_content" in plan, plan
+    assert "Index Scan on kb_documents_in_work" in plan, plan
+    assert "Seq Scan" not in plan.replace("Seq Scan on kb_revisions", ""), plan
+    assert "kb_documents_path" not in plan, plan

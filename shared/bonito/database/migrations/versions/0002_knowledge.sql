@@ -129,6 +129,9 @@ CREATE TABLE kb_documents (
     FOREIGN KEY (org_id, knowledge_base_id) REFERENCES knowledge_bases (org_id, id) ON DELETE CASCADE
 );
 CREATE UNIQUE INDEX kb_documents_path ON kb_documents (org_id, knowledge_base_id, file_path);
+-- An upload asks whether its content is there already: in what was read, and in what is waiting to be.
+CREATE INDEX kb_documents_content ON kb_documents (org_id, knowledge_base_id, file_hash);
+CREATE INDEX kb_documents_in_work ON kb_documents (org_id, knowledge_base_id) WHERE status IN ('pending', 'processing');
 CREATE INDEX kb_documents_sync ON kb_documents (org_id, sync_id, status) WHERE sync_id IS NOT NULL;
 CREATE INDEX kb_documents_lease ON kb_documents (lease_until) WHERE lease_until IS NOT NULL;
 CREATE INDEX kb_documents_tombstone ON kb_documents (deleted_at) WHERE deleted_at IS NOT NULL;
