@@ -151,7 +151,7 @@ class ProviderRegistry:
         a provider gets its list and stays unverified.
         """
         listed, problem = None, None
-        self._listed_at[(org_id, account.id)] = self._clock()
+        self._asked((org_id, account.id))
         try:
             provider = await self.provider(org_id, account)
             listed = await provider.models()
@@ -185,9 +185,16 @@ class ProviderRegistry:
         if not stale:
             return providers
         for account in stale:  # nobody else asks them meanwhile
-            self._listed_at[(org_id, account.id)] = now
+            self._asked((org_id, account.id))
         await asyncio.gather(*(self._listed_again(org_id, account) for account in stale))
         return await self.snapshot(org_id)
+
+    def _asked(self, key: tuple[UUID, UUID]) -> None:
+        """A provider is asked for its models at this moment; of too many, the longest ago is forgotten."""
+        self._listed_at.pop(key, None)
+        self._listed_at[key] = self._clock()
+        if len(self._listed_at) > MAX_INSTANCES:
+            del self._listed_at[next(iter(self._listed_at))]
 
     async def _listed_again(self, org_id: UUID, account: ProviderAccount) -> None:
         """Ask a provider what it has; one that is too slow keeps its last list."""

@@ -260,6 +260,19 @@ async def test_a_model_that_nobody_listed_makes_the_providers_be_asked_once_a_mi
     assert len(stub.received) == 2
 
 
+async def test_of_too_many_providers_the_one_asked_longest_ago_is_asked_again(
+    pool: Pool, org_id: UUID, stub: StubProvider, registry: ProviderRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bonito.providers.registry.MAX_INSTANCES", 1)
+    for name in ("first", "second"):
+        await registry.verify(org_id, await add(pool, org_id, compatible(stub, name)))
+    stub.received.clear()
+    with pytest.raises(ModelNotFound):
+        await registry.deployment(await registry.snapshot(org_id), "pulled")
+
+    assert len(stub.received) == 1
+
+
 async def test_auto_embeds_with_the_organizations_own_provider_only(
     pool: Pool, org_id: UUID, other_org_id: UUID, stub: StubProvider, registry: ProviderRegistry
 ) -> None:
