@@ -27,7 +27,7 @@ from bonito.errors import (
 )
 from bonito.providers.base import Provider, ProviderRequest
 from bonito.providers.litellm_adapter import NEED_A_BASE_URL, VENDORS, LiteLLMProvider
-from bonito.providers.sse import EventReader
+from tests.server_sent_events import EventReader
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 Serve = Callable[[Handler], Awaitable[str]]

@@ -12,7 +12,7 @@ from bonito.egress.policy import EgressPolicy
 from bonito.errors import AddressNotAllowed, BonitoError, InvalidRequest, ProviderFailed, ProviderTimeout, RateLimited
 from bonito.providers.base import ProviderRequest
 from bonito.providers.openai_http import OpenAIProvider
-from bonito.providers.sse import EventReader
+from tests.server_sent_events import EventReader
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 Serve = Callable[[Handler], Awaitable[str]]

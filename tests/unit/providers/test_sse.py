@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bonito.providers.sse import DONE, Event, EventReader, encode
+from bonito.providers.sse import DONE, encode
+from tests.server_sent_events import Event, EventReader
 
 CASES = [
     pytest.param(b"data: a\n\n", [Event("a")], id="one"),

@@ -22,11 +22,6 @@ MAPPED_BYTES = 16 * 2**20  # only the word embeddings, 47 MB, of which a text to
 TOKENIZER_SHA256 = "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037"
 
 
-def is_installed() -> bool:
-    """Whether the model's package is there; nothing of it is read or run."""
-    return importlib.util.find_spec(PACKAGE) is not None
-
-
 def read_tokenizer() -> str:
     """The model's `tokenizers` file as JSON; ModelNotFound when it is missing or not the pinned one."""
     path = _model_file("tokenizer.json")

@@ -11,7 +11,7 @@ from bonito.errors import InvalidRequest
 from bonito.providers.base import Provider, ProviderRequest
 from bonito.providers.local.extractive import ExtractiveProvider
 from bonito.providers.local.words import count_tokens
-from bonito.providers.sse import EventReader
+from tests.server_sent_events import EventReader
 
 SYSTEM = (
     "Answer from the context and cite [n]. If it does not hold the answer, say so.\n\nContext:\n"
