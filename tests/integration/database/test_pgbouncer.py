@@ -45,8 +45,8 @@ logfile = {folder}/pgbouncer.log
 def proxy_url(cluster: Cluster, database: Database) -> Iterator[str]:
     """The runtime's URL through a PgBouncer with two connections to the server."""
     name = str(conninfo_to_dict(database.runtime_url)["dbname"])
-    owner = os.stat(cluster.socket_dir).st_uid  # whoever may reach the socket; PgBouncer refuses to be root
-    user = owner if os.getuid() == 0 and owner else ("nobody" if os.getuid() == 0 else None)
+    owner = os.stat(cluster.socket_dir)  # whoever may reach the socket; PgBouncer refuses to be root
+    identity = {"user": owner.st_uid, "group": owner.st_gid, "extra_groups": []} if os.getuid() == 0 else {}
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port = listener.getsockname()[1]
@@ -62,7 +62,9 @@ def proxy_url(cluster: Cluster, database: Database) -> Iterator[str]:
     )
     (folder / "pgbouncer.ini").write_text(configuration)
     process = subprocess.Popen(
-        ["pgbouncer", "--quiet", str(folder / "pgbouncer.ini")], user=user, stderr=subprocess.DEVNULL
+        ["pgbouncer", "--quiet", str(folder / "pgbouncer.ini")],
+        stderr=subprocess.DEVNULL,
+        **identity,  # type: ignore[call-overload]
     )
     url = f"postgresql://test_runtime@127.0.0.1:{port}/{name}"
     try:
@@ -75,7 +77,7 @@ def proxy_url(cluster: Cluster, database: Database) -> Iterator[str]:
 
 
 def wait_for(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 120
     while True:
         try:
             psycopg.connect(url, connect_timeout=5).close()
