@@ -342,12 +342,12 @@ async def test_a_file_that_stays_is_not_called_deleted(tmp_path: Path) -> None:
     (tmp_path / "uploads").symlink_to("/proc")
 
     with pytest.raises(UpstreamError, match="cannot be deleted: Operation not permitted"):
-        await UploadStore(tmp_path / "uploads").delete("version")
+        await UploadFolder(tmp_path / "uploads").delete("version")
 
 
 async def test_a_folder_and_what_is_not_there_are_no_upload_to_delete(tmp_path: Path) -> None:
     write(tmp_path, "a/b.txt")
-    store = UploadStore(tmp_path)
+    store = UploadFolder(tmp_path)
 
     assert [await store.delete(name) for name in ("a", "a/b.txt/c", "z")] == [False] * 3
     assert await store.delete("a/b.txt")
