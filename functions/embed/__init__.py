@@ -1,0 +1,1 @@
+"""A batch of chunks gets its vectors."""

@@ -1,0 +1,1 @@
+"""A changed key is looked at: its document becomes chunks."""

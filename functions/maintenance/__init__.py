@@ -1,0 +1,1 @@
+"""Indexes and partitions, with the owner's rights."""

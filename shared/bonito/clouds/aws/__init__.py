@@ -1,0 +1,1 @@
+"""AWS: notifications of S3, its stores, SQS, Secrets Manager, and what Lambda's doors share."""
