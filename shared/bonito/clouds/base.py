@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterable, AsyncIterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Literal, Protocol
@@ -30,6 +30,17 @@ class ObjectChanged:
     bucket: str
     key: str
     kind: ChangeKind = "unknown"
+
+
+@dataclass(frozen=True)
+class SignedUpload:
+    """Where somebody without credentials may put one file, by PUT with exactly these headers, and for how long.
+
+    Whoever knows the address may use it: it is no more printed than a key is.
+    """
+
+    address: str = field(repr=False)
+    headers: Mapping[str, str]
 
 
 class ObjectStore(Protocol):

@@ -151,7 +151,7 @@ class FolderStore:
             if asked.parent.resolve() != asked.parent or root not in path.parents:
                 raise _absent(key)
             return _open_below(root, path.relative_to(root).parts, key)
-        except (FileNotFoundError, NotADirectoryError):
+        except (FileNotFoundError, NotADirectoryError, UnicodeEncodeError):
             raise _absent(key) from None
         except OSError as error:
             if error.errno in {errno.ELOOP, errno.ENAMETOOLONG, errno.ENXIO}:
