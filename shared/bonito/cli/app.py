@@ -9,6 +9,7 @@ import typer
 from bonito import __version__
 from bonito.cli import access, deployment, knowledge
 from bonito.cli.chat import chat
+from bonito.cli.invoking import invoke
 
 app = typer.Typer(
     name="bonito",
@@ -29,6 +30,7 @@ app.command("chat")(chat)
 app.command("up")(deployment.up)
 app.command("worker")(deployment.worker)
 app.command("migrate")(deployment.migrate)
+app.command("invoke")(invoke)
 
 
 def _print_version(wanted: bool) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ logger = logging.getLogger(__name__)
 # below that is some ten minutes after the first.
 MAX_ATTEMPTS = 8
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 4.0, 300.0
+# Documents and batches are given up by their own counts; this ends messages that fail before they come to that.
+MAX_DELIVERIES = 60
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,18 @@ def retry_pause(error: BaseException, *, attempts: int, jitter: float) -> timede
         return timedelta(seconds=asked_s * (1 + jitter / 4) + jitter)
     pause_s = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2.0 ** (min(attempts, MAX_ATTEMPTS) - 1))
     return timedelta(seconds=pause_s * (0.5 + jitter / 2))
+
+
+def next_pause(error: BaseException, deliveries: int) -> timedelta | None:
+    """How long a queue keeps back a message that failed; None ends it where poison is kept.
+
+    Args:
+        error: what ended the last try.
+        deliveries: how many there were, >= 1.
+    """
+    if not is_retryable(error) or deliveries >= MAX_DELIVERIES:
+        return None
+    return retry_pause(error, attempts=deliveries, jitter=random.random())  # noqa: S311 - only spreads
 
 
 def explain(error: BaseException) -> str:

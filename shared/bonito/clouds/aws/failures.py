@@ -85,16 +85,18 @@ def unanswered(error: Exception, service: str) -> UpstreamError:
 
 def of_service(response: Mapping[str, Any], service: str) -> BonitoError:
     """What every service refuses alike: throttled, not allowed, out of order."""
-    code, status = _code(response), _status(response)
+    code, status = code_of(response), _status(response)
     if code in THROTTLED or status in {429, 503}:
         return Overloaded(f"{service} asked for fewer requests.", retry_after_s=_retry_after_s(response))
     if code in BAD_CREDENTIALS:
         return AccessDenied(f"AWS does not accept the credentials that {service} was asked with ({code}).")
+    if code in REFUSED:
+        return AccessDenied(f"{service} does not allow the call; a right is missing ({code}).")
     return UpstreamError(f"{service} answered {status} ({code}).")
 
 
 def _of_s3(response: Mapping[str, Any], bucket: str, *, right: str, key: str) -> BonitoError:
-    code, message = _code(response), str(response.get("Error", {}).get("Message", ""))
+    code, message = code_of(response), message_of(response)
     if code in ABSENT:
         return NotFound(f"There is no object {key} in the bucket {bucket}.")
     if code in NO_BUCKET:
@@ -117,8 +119,14 @@ def _of_s3(response: Mapping[str, Any], bucket: str, *, right: str, key: str) ->
     return of_service(response, "S3")
 
 
-def _code(response: Mapping[str, Any]) -> str:
+def code_of(response: Mapping[str, Any]) -> str:
+    """The code of an error that AWS answered."""
     return str(response.get("Error", {}).get("Code", ""))
+
+
+def message_of(response: Mapping[str, Any]) -> str:
+    """The message of an error that AWS answered; it may name resources and is not for callers."""
+    return str(response.get("Error", {}).get("Message", ""))
 
 
 def _status(response: Mapping[str, Any]) -> int:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import uuid
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
 
 from bonito.clouds.aws.clients import open_client
+from bonito.clouds.aws.queue import SqsQueue
 from tests.emulators import moto
 
 
@@ -43,3 +46,43 @@ async def bucket(s3: Any) -> str:
     name = f"docs-{uuid.uuid4().hex}"
     await s3.create_bucket(Bucket=name)
     return name
+
+
+@dataclass
+class Queues:
+    """A queue with its dead letters, and one without."""
+
+    client: Any
+    url: str
+    arn: str
+    dead_url: str
+    lonely_arn: str
+    queue: SqsQueue
+
+    async def received(self, url: str | None = None) -> list[dict[str, Any]]:
+        answer = await self.client.receive_message(
+            QueueUrl=url or self.url, MaxNumberOfMessages=10, MessageAttributeNames=["All"], AttributeNames=["All"]
+        )
+        messages: list[dict[str, Any]] = answer.get("Messages", [])
+        return messages
+
+    async def count(self, which: str) -> int:
+        answer = await self.client.get_queue_attributes(QueueUrl=self.url, AttributeNames=["All"])
+        return int(answer["Attributes"][f"ApproximateNumberOfMessages{which}"])
+
+
+@pytest.fixture
+async def queues(aws_url: str) -> AsyncIterator[Queues]:
+    name = uuid.uuid4().hex
+    async with open_client("sqs", access=moto.StaticAccess(), region=moto.REGION, endpoint_url=aws_url) as client:
+
+        async def make(name: str, **attributes: str) -> tuple[str, str]:
+            url = (await client.create_queue(QueueName=name, Attributes=attributes))["QueueUrl"]
+            answer = await client.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])
+            return url, answer["Attributes"]["QueueArn"]
+
+        dead_url, dead_arn = await make(f"{name}-dead")
+        policy = json.dumps({"deadLetterTargetArn": dead_arn, "maxReceiveCount": 100})
+        url, arn = await make(name, VisibilityTimeout="600", RedrivePolicy=policy)
+        _, lonely_arn = await make(f"{name}-lonely")
+        yield Queues(client, url, arn, dead_url, lonely_arn, SqsQueue(client, {"ingest": url}))
