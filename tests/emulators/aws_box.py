@@ -181,13 +181,15 @@ class Box:
         url = self.sqs.create_queue(QueueName=name, Attributes=attributes)["QueueUrl"]
         return Queue(self.sqs, name, url, f"arn:aws:sqs:{REGION}:{ACCOUNT}:{name}", dead_url)
 
-    def function(self, handler: str, environ: Mapping[str, str], *, timeout_s: float = 60.0) -> Function:
+    def function(
+        self, handler: str, environ: Mapping[str, str], *, timeout_s: float = 60.0, is_traced: bool = False
+    ) -> Function:
         """A function by its handler's dotted name; its own SDK finds the box by AWS_ENDPOINT_URL."""
         log = self.logs / f"{handler}.log"
 
         def make() -> Environment:
             own = {"AWS_ENDPOINT_URL": self.url, **environ}
-            return Environment(handler, root=self._root, environ=own, timeout_s=timeout_s, log=log)
+            return Environment(handler, root=self._root, environ=own, timeout_s=timeout_s, log=log, is_traced=is_traced)
 
         self._functions.append(Function(make))
         return self._functions[-1]

@@ -25,6 +25,7 @@ from typing import Any
 
 RUNTIME = "/2018-06-01/runtime/"
 REGION, ACCOUNT = "us-east-1", "123456789012"
+TRACE = "Root=1-5e988345-9c25bcb4a3b5f4aa2ac3a5f1;Parent=53995c3f42cd8ad8"
 START_S = 30.0  # Lambda gives a start ten seconds, and a core of its own
 
 
@@ -47,7 +48,17 @@ class Invocation:
 class Environment:
     """One execution environment of a function."""
 
-    def __init__(self, handler: str, *, root: Path, environ: Mapping[str, str], timeout_s: float, log: Path) -> None:
+    def __init__(
+        self,
+        handler: str,
+        *,
+        root: Path,
+        environ: Mapping[str, str],
+        timeout_s: float,
+        log: Path,
+        is_traced: bool = False,
+    ) -> None:
+        self._is_traced = is_traced
         self._handler, self._root, self._environ, self._timeout_s = handler, root, environ, timeout_s
         self._log = log
         self._process: subprocess.Popen[bytes] | None = None
@@ -77,6 +88,10 @@ class Environment:
             if not self._wait_for(call):
                 self._stop()
             return call
+
+    def kill(self) -> None:
+        """End the process in the middle of its work, as a lost machine does."""
+        self._signal(signal.SIGKILL)
 
     def close(self) -> None:
         """End the process and its server."""
@@ -170,7 +185,7 @@ class Environment:
                         "Lambda-Runtime-Aws-Request-Id": call.id,
                         "Lambda-Runtime-Deadline-Ms": str(round((time.time() + environment._timeout_s) * 1000)),
                         "Lambda-Runtime-Invoked-Function-Arn": f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:box",
-                        "Lambda-Runtime-Trace-Id": "Root=1-5e988345-9c25bcb4a3b5f4aa2ac3a5f1;Sampled=0",
+                        "Lambda-Runtime-Trace-Id": f"{TRACE};Sampled={int(environment._is_traced)}",
                     },
                 )
 

@@ -5,16 +5,19 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import socket
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from uuid import UUID, uuid4
 
 import psycopg
 import pytest
 
-from bonito.knowledge.messages import SyncMessage
+from bonito.clouds.aws.invoking import as_event
+from bonito.knowledge.messages import IngestMessage, SyncMessage
 from tests.functions.aws.conftest import ROOT, Deployment, Shelf, register
 from tests.integration.conftest import Database
 
@@ -181,16 +184,60 @@ async def test_the_schedules_tick_has_a_base_synced(shelf: Shelf, deployment: De
     assert await shelf.served() == {"quiet.txt": "Nobody told of this."}
 
 
-@pytest.mark.parametrize("sample", ["s3-test-event", "sns-test-event", "s3-tagging-put", "s3-put"])
-async def test_the_real_door_acknowledges_what_means_nothing_to_it(deployment: Deployment, sample: str) -> None:
-    from bonito.clouds.aws.invoking import as_event
-
+async def test_the_real_door_takes_every_sample_and_buries_those_that_nobody_sends(deployment: Deployment) -> None:
     ingest = deployment.box.function("functions.ingest.aws.handler", deployment.environ)
-    body = json.loads((EVENTS / f"{sample}.json").read_text())
+    samples = sorted(path.with_suffix("").with_suffix(".json") for path in EVENTS.glob("*.golden.json"))
 
-    call = await asyncio.to_thread(ingest.invoke, as_event(body, queue="bonito-ingest"))
+    for begin in range(0, len(samples), 10):
+        records: list[Any] = []
+        for sample in samples[begin : begin + 10]:
+            event: Any = as_event(json.loads(sample.read_text()), queue="bonito-ingest")
+            records += event["Records"]
+        call = await asyncio.to_thread(ingest.invoke, {"Records": records})
+        assert (call.error, call.value) == (None, {"batchItemFailures": []})
 
-    assert (call.error, call.value) == (None, {"batchItemFailures": []})
+    malformed = [json.loads(sample.read_text()) for sample in samples if sample.name.startswith("malformed-")]
+    buried = [json.loads(body) for body, reason in deployment.ingest.dead_letters()]
+    assert sorted(map(str, buried)) == sorted(map(str, malformed))
+
+
+async def test_a_traced_invocation_tells_x_ray_of_its_part_and_of_no_content(deployment: Deployment) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as daemon:
+        daemon.bind(("127.0.0.1", 0))
+        daemon.settimeout(10)
+        environ = deployment.environ | {"AWS_XRAY_DAEMON_ADDRESS": f"127.0.0.1:{daemon.getsockname()[1]}"}
+        ingest = deployment.box.function("functions.ingest.aws.handler", environ, is_traced=True)
+        event = as_event(json.loads((EVENTS / "s3-put.json").read_text()), queue="bonito-ingest")
+
+        call = await asyncio.to_thread(ingest.invoke, event)
+        sent = daemon.recv(65536).decode()
+
+    assert call.error is None
+    told = json.loads(sent.split("\n", 1)[1])
+    assert (told["name"], told["trace_id"]) == ("## handle", "1-5e988345-9c25bcb4a3b5f4aa2ac3a5f1")
+    assert "handbook" not in sent
+
+
+async def test_what_a_killed_function_had_in_hand_comes_again(shelf: Shelf, deployment: Deployment) -> None:
+    queue = deployment.box.queue(f"killed-{uuid4().hex}", visibility_s=3)
+    shelf.s3.put_bucket_notification_configuration(Bucket=shelf.bucket, NotificationConfiguration={})
+    await shelf.put("long.txt", "Reading takes a while. " * 40_000)
+    function = deployment.box.function("tests.functions.aws.box_doors.ingest", deployment.environ)
+    deployment.box.map(queue, function)
+
+    queue.send(IngestMessage(shelf.org_id, shelf.base_id, "long.txt").to_json())
+    while (await shelf.documents()).get("long.txt", ("", None))[0] != "processing":
+        await asyncio.sleep(0.01)
+    function.made[0].kill()
+    while queue.depth():
+        await asyncio.sleep(0.1)
+    await shelf.settle()
+
+    assert function.made[0].starts == 2
+    assert (await shelf.documents())["long.txt"] == ("ready", None)
+    assert await shelf.rows(
+        "SELECT count(*) FROM kb_revisions WHERE knowledge_base_id = %(base)s AND status = 'served'"
+    ) == [(1,)]
 
 
 async def test_maintenance_runs_on_a_schedule(deployment: Deployment, tmp_path: Path) -> None:
