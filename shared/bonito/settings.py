@@ -58,10 +58,14 @@ class Settings(BaseModel):
         default=5, ge=1, description="How often a `local` source is compared with its documents."
     )
     ingest_queue: str = Field(
-        default="", description="Messages to read documents: a queue's URL (AWS) or name (Azure), a topic (GCP)."
+        default="",
+        description="Messages to read documents: a queue's URL (AWS) or name (Azure), a Cloud Tasks queue (GCP).",
     )
     embed_queue: str = Field(default="", description="Messages to embed chunks; as BONITO_INGEST_QUEUE.")
     sync_queue: str = Field(default="", description="Messages to list sources; as BONITO_INGEST_QUEUE.")
+    dead_letter_queue: str = Field(
+        default="", description="Messages that can never be worked off, with their reason: a topic (GCP)."
+    )
     upload_bucket: str = Field(
         default="", description="Where uploads lie in a cloud: a bucket (AWS, GCP) or account/container (Azure)."
     )

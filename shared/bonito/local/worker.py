@@ -16,9 +16,10 @@ from procrastinate.exceptions import ConnectorException, ProcrastinateException,
 from procrastinate.jobs import Job, Status
 from procrastinate.worker import Worker
 
+from bonito.assembly.maintenance import maintain
 from bonito.clouds.local import ProcrastinateQueue
 from bonito.errors import BonitoError
-from bonito.knowledge import indexes, ingestion, schedule, sweeper, sync, vectors
+from bonito.knowledge import ingestion, schedule, sweeper, sync, vectors
 from bonito.knowledge.context import Ingestion
 from bonito.knowledge.messages import EmbedMessage, IngestMessage, SyncMessage
 from bonito.knowledge.retries import is_retryable, retry_pause
@@ -43,8 +44,6 @@ MANY = 100
 FAILED_JOBS_DAYS = 14
 MAINTAIN_MINUTES = 10
 CARETAKERS = 3  # syncs, ticks and maintenance at once
-
-MAKE_PARTITIONS = "SELECT create_gateway_requests_partitions(3)"
 
 
 @dataclass(frozen=True)
@@ -143,13 +142,6 @@ async def tick(context: Ingestion, app: App, options: Options, *, now: datetime)
     for _ in range(SWEEPS):
         if max((await sweeper.sweep(context)).values(), default=0) < MANY:
             break
-
-
-async def maintain(maintenance_url: str) -> None:
-    """With the owner's rights: vector indexes as they are needed, and the coming months' partitions."""
-    async with await psycopg.AsyncConnection.connect(maintenance_url, autocommit=True) as conn:
-        await conn.execute(MAKE_PARTITIONS)
-    await indexes.maintain(maintenance_url)
 
 
 async def return_lost(app: App, *, dead_after_s: float) -> int:

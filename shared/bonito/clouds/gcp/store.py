@@ -13,14 +13,14 @@ from typing import Any
 from urllib.parse import quote
 
 from bonito.clouds.access import TokenAccess
-from bonito.clouds.base import ObjectInfo
+from bonito.clouds.base import ObjectInfo, SignedUpload
 from bonito.clouds.copying import copy_capped, too_large
+from bonito.clouds.gcp.addresses import Signer, signed_url
 from bonito.clouds.gcp.api import BROKEN, Api, Refused, Session
 from bonito.clouds.gcp.downloads import Reading, Replaced, new_crc32c
 from bonito.clouds.gcp.refusals import explained
-from bonito.clouds.gcp.signing import Signer, signed_url
 from bonito.clouds.local import clean_key
-from bonito.errors import BonitoError, NotFound, UpstreamError
+from bonito.errors import AlreadyExists, BonitoError, NotFound, UpstreamError
 
 ENDPOINT = "https://storage.googleapis.com"
 READ = "https://www.googleapis.com/auth/devstorage.read_only"
@@ -176,9 +176,12 @@ class GcsUploads:
         Raises:
             InvalidRequest: the name cannot be a document's.
             DocumentTooLarge: the content is above `max_bytes`.
+            AlreadyExists: the name is a folder of other files here, or lies below a file.
             AccessDenied, UpstreamError: the store refuses, or does not answer; the content is not sent again.
         """
-        key = self._prefix + clean_key(name)
+        cleaned = clean_key(name)
+        await self._check_name(cleaned)
+        key = self._prefix + cleaned
         path = f"/upload{self._store.path(key).rpartition('/')[0]}"
         counted = _Counted(content, max_bytes)
         async with self._store.api.session() as session:
@@ -219,20 +222,18 @@ class GcsUploads:
                 await room.acquire()
                 group.create_task(remove(info.key))
 
-    async def signed_upload(
-        self, key: str, *, size: int, sha256: str, expires: timedelta
-    ) -> tuple[str, dict[str, str]]:
-        """An address to which whoever has it may PUT one file, and the headers that must come with it.
+    async def signed_upload(self, key: str, *, size: int, sha256: bytes, expires: timedelta) -> SignedUpload:
+        """Where somebody else may put exactly this content, without credentials.
 
         Args:
             key: the file's cleaned name.
-            size: of exactly so many bytes.
-            sha256: of the content, in hexadecimal digits.
-            expires: from now on, a week at most.
+            size: its bytes; Cloud Storage takes no other number of them.
+            sha256: of the content; the signature covers it.
+            expires: how long the address is good for, a week at most.
         """
-        headers = {"x-goog-content-length-range": f"{size},{size}", "x-goog-content-sha256": sha256}
-        resource = f"/{quote(self._store.bucket, safe='')}/{quote(self._prefix + clean_key(key), safe='/~')}"
-        url = await signed_url(
+        headers = {"x-goog-content-length-range": f"{size},{size}", "x-goog-content-sha256": sha256.hex()}
+        resource = f"/{quote(self._store.bucket, safe='')}/{quote(self._prefix + key, safe='/~')}"
+        address = await signed_url(
             self._signer,
             self._store.api.base_url,
             resource,
@@ -240,7 +241,26 @@ class GcsUploads:
             expires=expires,
             now=datetime.now(UTC),
         )
-        return url, headers
+        return SignedUpload(address, headers)
+
+    async def _check_name(self, key: str) -> None:
+        """A bucket would take a file below a file; a knowledge base is the same on all clouds."""
+        parts = key.split("/")
+        above = ["/".join(parts[:depth]) for depth in range(1, len(parts))]
+        is_folder = False
+        async with aclosing(self._store.list(f"{self._prefix}{key}/")) as below:
+            async for _ in below:
+                is_folder = True
+                break
+        if is_folder or any(await asyncio.gather(*(self._is_there(name) for name in above))):
+            raise AlreadyExists(f"{key} would be a file and a folder at once.", param="name")
+
+    async def _is_there(self, key: str) -> bool:
+        try:
+            await self.head(key)
+        except NotFound:
+            return False
+        return True
 
     async def _delete(self, session: Session, key: str) -> bool:
         try:

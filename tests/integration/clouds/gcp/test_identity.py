@@ -12,8 +12,8 @@ from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
+from bonito.clouds.gcp.addresses import IamSigner, KeySigner, signed_url
 from bonito.clouds.gcp.identity import OwnAccess
-from bonito.clouds.gcp.signing import IamSigner, KeySigner, signed_url
 from bonito.errors import AccessDenied, InvalidSettings, UpstreamError
 from tests.emulators.google import Google, answering, refusing
 from tests.emulators.keys import EMAIL, service_account_key

@@ -10,7 +10,7 @@ import google_crc32c
 import pytest
 from aiohttp import web
 
-from bonito.clouds.gcp.signing import KeySigner
+from bonito.clouds.gcp.addresses import KeySigner
 from bonito.clouds.gcp.store import GcsStore, GcsUploads
 from bonito.errors import AccessDenied, DocumentError, NotFound, Overloaded, UpstreamError
 from tests.emulators.google import Answer, Google, StaticAccess, answering, refusing
@@ -144,7 +144,7 @@ async def test_a_right_to_list_that_is_missing_is_named(server: Google, store: G
 async def test_a_right_to_write_that_is_missing_is_named(server: Google) -> None:
     signer = KeySigner(service_account_key())
     uploads = GcsUploads("ours", "o/b/", access=StaticAccess(), signer=signer, endpoint_url=server.url)
-    server.says(refusing(403, "Forbidden"))
+    server.says(answering({}), refusing(403, "Forbidden"))
 
     async def content() -> AsyncIterator[bytes]:
         yield b"x"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import os
 import random
 from collections.abc import AsyncIterator
@@ -13,10 +14,11 @@ from uuid import uuid4
 
 import aiohttp
 import pytest
+from yarl import URL
 
-from bonito.clouds.gcp.signing import KeySigner
+from bonito.clouds.gcp.addresses import KeySigner
 from bonito.clouds.gcp.store import READ, GcsStore, GcsUploads
-from bonito.errors import AccessDenied, DocumentError, DocumentTooLarge, InvalidRequest, NotFound
+from bonito.errors import AccessDenied, AlreadyExists, DocumentError, DocumentTooLarge, InvalidRequest, NotFound
 from tests.emulators.gcs import CloudStorage
 from tests.emulators.google import StaticAccess
 from tests.emulators.keys import service_account_key
@@ -239,12 +241,12 @@ async def test_discarding_removes_everything_of_one_base_alone(uploads: GcsUploa
 
 
 async def test_whoever_has_a_signed_address_may_put_that_file(uploads: GcsUploads, bucket: Bucket) -> None:
-    url, headers = await uploads.signed_upload("hr/größe 1.md", size=5, sha256="00" * 32, expires=timedelta(minutes=10))
+    signed = await uploads.signed_upload(
+        "hr/größe 1.md", size=5, sha256=hashlib.sha256(b"hello").digest(), expires=timedelta(minutes=10)
+    )
 
-    async with (
-        aiohttp.ClientSession() as http,
-        http.put(aiohttp.client.URL(url, encoded=True), data=b"hello", headers=headers) as response,
-    ):
+    address = URL(signed.address, encoded=True)
+    async with aiohttp.ClientSession() as http, http.put(address, data=b"hello", headers=signed.headers) as response:
         assert response.status == 200
     assert bucket.blob("org/base/hr/größe 1.md").download_as_bytes() == b"hello"
 
@@ -258,3 +260,14 @@ async def test_what_only_claims_to_be_packed_is_an_error_of_the_document(
 
     with pytest.raises(DocumentError, match="ends too early"):
         await store.fetch("cut.txt", tmp_path / "into", max_bytes=10_000)
+
+
+async def test_a_name_is_a_file_or_a_folder(uploads: GcsUploads) -> None:
+    await uploads.put("a", pieces(b"x"), max_bytes=10)
+    await uploads.put("b/c", pieces(b"x"), max_bytes=10)
+
+    with pytest.raises(AlreadyExists):
+        await uploads.put("a/b/c", pieces(b"x"), max_bytes=10)
+    with pytest.raises(AlreadyExists):
+        await uploads.put("b", pieces(b"x"), max_bytes=10)
+    assert [info.key async for info in uploads.list("")] == ["a", "b/c"]
