@@ -44,6 +44,11 @@ class Deliveries:
             self._open.add(task)
             task.add_done_callback(self._open.discard)
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether something is on its way."""
+        return bool(self._open)
+
     async def idle(self) -> None:
         """Return when nothing is on its way, nor what came of it."""
         while self._open:

@@ -23,9 +23,15 @@ def free_port() -> int:
 
 @contextmanager
 def listening(
-    command: Sequence[str], port: int, *, log: Path, env: Mapping[str, str] | None = None, cwd: Path | None = None
+    command: Sequence[str],
+    port: int,
+    *,
+    log: Path,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    stop: signal.Signals = signal.SIGTERM,
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """The program, once it takes connections; its output goes to `log`."""
+    """The program, once it takes connections; its output goes to `log`, and `stop` ends it."""
     with log.open("ab") as output:
         process = subprocess.Popen(
             command, env={**os.environ, **(env or {})}, cwd=cwd, stdout=output, stderr=output, start_new_session=True
@@ -35,7 +41,7 @@ def listening(
         yield process
     finally:
         if process.poll() is None:
-            os.killpg(process.pid, signal.SIGTERM)
+            os.killpg(process.pid, stop)
         try:
             process.wait(20)
         except subprocess.TimeoutExpired:
