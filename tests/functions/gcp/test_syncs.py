@@ -14,18 +14,37 @@ from tests.functions.gcp.box import Base, Box
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
-async def test_1005_objects_with_late_sorting_folders_are_all_found(box: Box, base: Base) -> None:
-    box.eventarc.targets.pop(base.bucket.name)  # missed, all of them
-    names = [f"a/{number:04}.md" for number in range(1000)]
-    names += ["zz/late.md", "~~/later.md", "ä/largest.md", "日本/資料.md", "😀/last.md"]
+NAMES = [f"a/{number:04}.md" for number in range(1000)]
+NAMES += ["zz/late.md", "~~/later.md", "ä/largest.md", "日本/資料.md", "😀/last.md"]
+
+
+async def fill(base: Base) -> None:
+    """1,005 objects whose events are missed, all of them."""
+    base.box.eventarc.targets.pop(base.bucket.name)
     with ThreadPoolExecutor(8) as threads:
-        uploads = [threads.submit(base.bucket.blob(name).upload_from_string, f"This is {name}.") for name in names]
+        uploads = [threads.submit(base.bucket.blob(name).upload_from_string, f"This is {name}.") for name in NAMES]
         await asyncio.to_thread(lambda: [upload.result() for upload in uploads])
+
+
+async def test_1005_objects_with_late_sorting_folders_are_all_sent(box: Box, base: Base) -> None:
+    await fill(base)
+    ingest = box.tasks.targets.pop("ingest")  # the queue is paused
+    box.tasks.tasks.clear()
+
+    await base.sync()
+
+    box.tasks.targets["ingest"] = ingest
+    assert {message["path"] for message in box.tasks.tasks["ingest"]} == set(NAMES)
+
+
+@pytest.mark.exhaustive
+async def test_1005_objects_with_late_sorting_folders_are_all_served(box: Box, base: Base) -> None:
+    await fill(base)
 
     status = await base.sync()
 
     assert (status.status, status.files_total, status.files_failed) == ("done", 1005, 0)
-    assert set(await base.served()) == set(names)
+    assert set(await base.served()) == set(NAMES)
     assert await base.counters_are_counts()
 
 
@@ -64,11 +83,9 @@ async def test_a_bucket_that_is_gone_removes_nothing_and_says_why(box: Box, base
 
 
 async def test_cloud_schedulers_call_asks_for_what_is_due(box: Box, base: Base) -> None:
-    await base.rows(
-        """UPDATE knowledge_bases SET sync_schedule = '*/5 * * * *', next_sync_at = now() - interval '1 minute'
-            WHERE id = %s RETURNING id""",
-        base.id,
-    )
+    change = "UPDATE knowledge_bases SET {} WHERE id = %s RETURNING id"
+    await base.rows(change.format("sync_schedule = '*/5 * * * *'"), base.id)
+    await base.rows(change.format("next_sync_at = now() - interval '1 minute'"), base.id)
     box.eventarc.targets.pop(base.bucket.name)
     await base.put("missed.md", "The missed file.")
 

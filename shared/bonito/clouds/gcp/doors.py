@@ -171,5 +171,7 @@ def _again(error: Exception) -> Answer:
 
 
 def _log(error: Exception) -> None:
-    is_foreseen = isinstance(error, BonitoError)
-    logger.warning("A message is to come again: %s", type(error).__name__, exc_info=None if is_foreseen else error)
+    if isinstance(error, BonitoError):
+        logger.warning("A message is to come again (%s): %s", error.code, error.message)
+    else:
+        logger.warning("A message is to come again.", exc_info=error)
