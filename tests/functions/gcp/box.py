@@ -32,7 +32,7 @@ from tests.emulators import cloud_tasks, eventarc, gcs
 from tests.emulators.cloud_tasks import CloudTasks
 from tests.emulators.delivering import Deliveries
 from tests.emulators.eventarc import Eventarc
-from tests.emulators.functions_framework import function
+from tests.emulators.functions_framework import Function, function
 from tests.emulators.gcs import CloudStorage
 from tests.emulators.google import StaticAccess
 from tests.integration.conftest import Database, make_organization
@@ -54,7 +54,7 @@ class Box:
     eventarc: Eventarc
     tasks: CloudTasks
     provider: StubProvider
-    functions: dict[str, str] = field(default_factory=dict)
+    functions: dict[str, Function] = field(default_factory=dict)
 
     async def settle(self) -> None:
         """Return when no event and no task is on its way."""
@@ -76,7 +76,7 @@ class Box:
         await self._add_provider(org_id)
         if bucket is None:
             bucket = await asyncio.to_thread(self.storage.bucket, f"docs-{uuid4().hex[:8]}")
-            self.eventarc.targets[bucket.name] = self.functions["notified"]
+            self.eventarc.targets[bucket.name] = self.functions["notified"].url
         base_id = uuid4()
         name = f"stub/{EMBEDDING_MODEL}"
         pinned = generations.pin(
@@ -203,7 +203,7 @@ async def running(database: Database, provider: StubProvider, folder: Path) -> A
         started = {target: function(COMPOSED, target, folder=folder, env=env) for target in TARGETS}
         for each in started.values():
             stack.push(each)
-        urls = await asyncio.gather(*(asyncio.to_thread(each.__enter__) for each in started.values()))
-        box.functions |= dict(zip(started, urls, strict=True))
-        tasks.targets |= {step: box.functions[step] for step in ("ingest", "embed", "sync")}
+        running = await asyncio.gather(*(asyncio.to_thread(each.__enter__) for each in started.values()))
+        box.functions |= dict(zip(started, running, strict=True))
+        tasks.targets |= {step: box.functions[step].url for step in ("ingest", "embed", "sync")}
         yield box

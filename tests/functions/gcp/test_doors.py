@@ -47,7 +47,7 @@ def started() -> Iterator[ExitStack]:
 
 def start(stack: ExitStack, unit: str, target: str, folder: Path, env: dict[str, str]) -> str:
     source = ROOT / "functions" / unit / "gcp.py"
-    return stack.enter_context(function(source, target, folder=folder, env=env))
+    return stack.enter_context(function(source, target, folder=folder, env=env)).url
 
 
 async def post(url: str, content: bytes, **headers: str) -> int:

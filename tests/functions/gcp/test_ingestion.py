@@ -98,7 +98,7 @@ async def test_the_largest_file_is_read_and_one_byte_more_is_not(box: Box, base:
 
 async def test_a_bucket_that_nobody_registered_is_no_failure(box: Box, base: Base) -> None:
     other = await asyncio.to_thread(box.storage.bucket, f"nobodys-{base.id.hex[:8]}")
-    box.eventarc.targets[other.name] = box.functions["notified"]
+    box.eventarc.targets[other.name] = box.functions["notified"].url
     before = len(box.eventarc.deliveries.answers)
 
     await asyncio.to_thread(other.blob("a.md").upload_from_string, b"x")

@@ -37,7 +37,7 @@ async def test_a_malformed_message_is_kept_with_its_reason_and_done_with(box: Bo
 async def test_bytes_that_are_no_message_are_kept_as_they_came(box: Box, content: bytes) -> None:
     box.tasks.dead.clear()
 
-    assert await post(box.functions["ingest"], content) == 204
+    assert await post(box.functions["ingest"].url, content) == 204
     ((attributes, data),) = box.tasks.dead
     assert attributes["code"] == "malformed_message"
     assert data == content.decode(errors="replace").encode()
@@ -48,7 +48,7 @@ async def test_an_event_without_an_object_is_kept_with_its_reason(box: Box) -> N
     event = {"ce_id": "1", "ce_source": "//storage", "ce_specversion": "1.0", "content_type": "application/json"}
     event["ce_type"] = "google.cloud.storage.object.v1.finalized"
 
-    assert await post(box.functions["notified"], b'{"bucket": "docs"}', **event) == 200
+    assert await post(box.functions["notified"].url, b'{"bucket": "docs"}', **event) == 200
     ((attributes, _),) = box.tasks.dead
     assert attributes["reason"] == "The notification does not name a bucket and an object."
 
@@ -58,8 +58,8 @@ async def test_an_event_of_another_kind_is_acknowledged(box: Box) -> None:
     event = {"ce_id": "1", "ce_source": "//audit", "ce_specversion": "1.0", "content_type": "application/json"}
     event["ce_type"] = "google.cloud.audit.log.v1.written"
 
-    assert await post(box.functions["notified"], b"{}", **event) == 200
-    assert await post(box.functions["ingest"], b"{}", **event) == 204
+    assert await post(box.functions["notified"].url, b"{}", **event) == 200
+    assert await post(box.functions["ingest"].url, b"{}", **event) == 204
     assert box.tasks.dead == []
 
 
@@ -90,7 +90,9 @@ async def test_a_message_that_never_comes_to_an_end_is_given_up_by_its_count(box
     box.tasks.dead.clear()
     message = {"org_id": str(base.org_id), "knowledge_base_id": str(base.id), "path": "a.md"}
 
-    assert await post(box.functions["ingest"], json.dumps(message).encode(), X_CloudTasks_TaskRetryCount="60") == 204
+    assert (
+        await post(box.functions["ingest"].url, json.dumps(message).encode(), X_CloudTasks_TaskRetryCount="60") == 204
+    )
     ((attributes, data),) = box.tasks.dead
     assert attributes["code"] == "gave_up"
     assert json.loads(data) == message
@@ -101,10 +103,10 @@ async def test_a_dead_letter_that_is_pushed_to_its_door_is_worked_off(box: Box, 
     box.eventarc.targets.pop(base.bucket.name)
     await base.put("a.md", "The file that was given up.")
     message = {"org_id": str(base.org_id), "knowledge_base_id": str(base.id), "path": "a.md"}
-    await post(box.functions["ingest"], json.dumps(message).encode(), X_CloudTasks_TaskRetryCount="60")
+    await post(box.functions["ingest"].url, json.dumps(message).encode(), X_CloudTasks_TaskRetryCount="60")
     (letter,) = box.tasks.dead
 
-    assert await post(box.functions["ingest"], pushed(letter)) == 204
+    assert await post(box.functions["ingest"].url, pushed(letter)) == 204
     await box.settle()
 
     assert await base.served() == {"a.md": "The file that was given up."}

@@ -89,7 +89,7 @@ async def test_cloud_schedulers_call_asks_for_what_is_due(box: Box, base: Base) 
     box.eventarc.targets.pop(base.bucket.name)
     await base.put("missed.md", "The missed file.")
 
-    async with aiohttp.ClientSession() as http, http.post(box.functions["tick"], data=b"") as response:
+    async with aiohttp.ClientSession() as http, http.post(box.functions["tick"].url, data=b"") as response:
         assert response.status == 204
     await box.settle()
 
