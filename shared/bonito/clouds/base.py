@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 StoreType = Literal["s3", "azure_blob", "gcs", "local", "upload"]
-ChangeKind = Literal["created", "deleted", "unknown"]
+ChangeKind = Literal["created", "deleted", "unknown", "folder"]
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,10 @@ class ObjectInfo:
 
 @dataclass(frozen=True)
 class ObjectChanged:
-    """Look at this key. What the store answers then decides, not the kind; so repeats and disorder cannot matter."""
+    """Look at this key. What the store answers then decides, not the kind; so repeats and disorder cannot matter.
+
+    Of the kind `folder` the key ends with a slash and stands for all that is or was below it: the source is listed.
+    """
 
     provider: StoreType
     bucket: str

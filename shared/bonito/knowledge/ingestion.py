@@ -24,7 +24,7 @@ from bonito.knowledge.bases import KnowledgeBase
 from bonito.knowledge.claims import Claimed, LostFence
 from bonito.knowledge.context import Ingestion, send_all
 from bonito.knowledge.generations import Generation
-from bonito.knowledge.messages import EmbedMessage, IngestMessage, Message
+from bonito.knowledge.messages import EmbedMessage, IngestMessage, Message, SyncMessage
 from bonito.knowledge.parsing.base import ParsedDocument
 from bonito.knowledge.retries import MAX_ATTEMPTS, explain, gave_up, is_retryable, is_unforeseen, kept
 from bonito.knowledge.revisions import Content, Description, NewChunk
@@ -68,8 +68,9 @@ async def receive(
     if IngestMessage.is_one(body):
         await ingest(context, IngestMessage.from_json(body))
         return
-    messages = [message for change in changes_of(body) for message in await _concerned(context, change)]
-    if len(messages) == 1:
+    found = [message for change in changes_of(body) for message in await _concerned(context, change)]
+    messages = list(dict.fromkeys(found))
+    if len(messages) == 1 and isinstance(messages[0], IngestMessage):
         await ingest(context, messages[0])
     else:
         await send_all(context.queue, messages)
@@ -112,15 +113,19 @@ async def ingest(context: Ingestion, message: IngestMessage) -> None:
         await _trouble(context, message.org_id, claimed, error)
 
 
-async def _concerned(context: Ingestion, change: ObjectChanged) -> list[IngestMessage]:
+async def _concerned(context: Ingestion, change: ObjectChanged) -> list[Message]:
     """What a changed key asks for, of every knowledge base whose source holds it."""
-    if change.key.endswith("/"):
+    if change.key.endswith("/") and change.kind != "folder":
         return []
     async with lookup(context.pool) as conn:
         row = {"provider": change.provider, "bucket": change.bucket}
         found = await (await conn.execute(FIND_BASES, row)).fetchall()
-    messages: list[IngestMessage] = []
+    messages: list[Message] = []
     for org_id, knowledge_base_id, prefix in found:
+        if change.kind == "folder":
+            if change.key.startswith(prefix) or prefix.startswith(change.key):
+                messages.append(SyncMessage(org_id, knowledge_base_id))
+            continue
         path = change.key[len(prefix) :]
         if not path or not change.key.startswith(prefix):
             continue

@@ -554,3 +554,29 @@ async def test_our_own_message_is_never_read_as_a_notification(world: World) -> 
     assert await world.rows("SELECT file_path FROM kb_documents") == [("a.txt",)]
     with pytest.raises(MalformedMessage):
         await ingestion.receive(world.context, message.to_json() | {"org_id": "nobody"}, local_changes(world))
+
+
+def folder_changes(world: World, *keys: str) -> Callable[[Mapping[str, object]], list[ObjectChanged]]:
+    return lambda body: [ObjectChanged("local", str(world.folder), key, "folder") for key in keys]
+
+
+async def test_a_notification_of_a_folder_has_the_source_listed_once(world: World) -> None:
+    await world.drop("old/a.txt", prose("barometer"))
+    (world.folder / "old").rename(world.folder / "new")
+
+    await ingestion.receive(world.context, {}, folder_changes(world, "old/", "new/"))
+
+    assert [queue for queue, _, _ in world.queue.waiting] == ["sync"]
+    await world.settle()
+    assert set(await world.served()) == {"new/a.txt"}
+
+
+@pytest.mark.parametrize(
+    ("key", "is_concerned"), [("manuals/", True), ("manuals/de/", True), ("manuals/deep/", True), ("other/", False)]
+)
+async def test_a_folder_concerns_the_bases_whose_prefix_lies_in_it_or_around_it(
+    pool: Pool, org_id: UUID, tmp_path: Path, key: str, is_concerned: bool
+) -> None:
+    world = await World.create(pool, org_id, tmp_path, prefix="manuals/de")
+
+    assert (await ingestion.object_changed(world.context, *folder_changes(world, key)({})) == 1) is is_concerned
