@@ -25,6 +25,11 @@ NODE_SDK := tests/acceptance/node/node_modules
 $(NODE_SDK): tests/acceptance/node/package-lock.json
 	@if command -v npm >/dev/null; then cd tests/acceptance/node && npm ci --silent && touch node_modules; else echo "npm is missing: the Node SDK is not tested"; fi
 
+# Azure's storage emulator, likewise.
+AZURITE := tests/emulators/azurite/node_modules
+$(AZURITE): tests/emulators/azurite/package-lock.json
+	@if command -v npm >/dev/null; then cd tests/emulators/azurite && npm ci --silent && touch node_modules; else echo "npm is missing: Azure's storage is not tested"; fi
+
 run: setup
 	$(BIN)/bonito up $(ARGS)
 
@@ -36,10 +41,10 @@ check: .venv/.dev
 	$(BIN)/pytest -q -n 2 tests/unit
 
 # What is exhaustive carries a marker and runs in `make test-all`, which also reports the coverage (and takes twice as long for it).
-test: .venv/.dev $(NODE_SDK)
+test: .venv/.dev $(NODE_SDK) $(AZURITE)
 	$(BIN)/pytest -n 2 --dist worksteal -m "not exhaustive" --durations=25 $(ARGS)
 
-test-all: .venv/.dev $(NODE_SDK)
+test-all: .venv/.dev $(NODE_SDK) $(AZURITE)
 	$(BIN)/pytest -n 2 --dist worksteal --cov --cov-report=term:skip-covered $(ARGS)
 
 format: .venv/.dev
