@@ -66,6 +66,10 @@ class Settings(BaseModel):
     dead_letter_queue: str = Field(
         default="", description="Messages that can never be worked off, with their reason: a topic (GCP)."
     )
+    queue_service: SecretStr | None = Field(
+        default=None,
+        description="Azure: where those queues are, https://ACCOUNT.queue.core.windows.net or a connection string.",
+    )
     upload_bucket: str = Field(
         default="", description="Where uploads lie in a cloud: a bucket (AWS, GCP) or account/container (Azure)."
     )

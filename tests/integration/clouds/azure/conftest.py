@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 import uuid
 from collections.abc import AsyncIterator, Iterator
 
@@ -12,6 +13,7 @@ from azure.storage.blob.aio import ContainerClient
 from bonito.clouds.azure.store import UPLOADS, BlobStore
 from tests.emulators import azurite
 from tests.emulators.azurite import ACCOUNT, KEY, Azurite
+from tests.integration.clouds.azure import tls
 
 
 @pytest.fixture(scope="session")
@@ -33,3 +35,8 @@ async def container(emulator: Azurite) -> AsyncIterator[ContainerClient]:
 @pytest.fixture
 def store(emulator: Azurite, container: ContainerClient) -> BlobStore:
     return BlobStore(ACCOUNT, container.container_name, access=emulator.access, endpoint_url=emulator.blob_url)
+
+
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> ssl.SSLContext:
+    return tls.trusted_certificate(tmp_path_factory.mktemp("tls"))
