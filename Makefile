@@ -16,8 +16,10 @@ setup: .venv/.local
 	$(PIP) --no-build-isolation --editable .
 	touch $@
 
-.venv/.dev: .venv/.local requirements/dev.txt
+# Azure's own worker for Python, for tests: it says that it needs a newer Python than ours, and runs on it.
+.venv/.dev: .venv/.local requirements/dev.txt requirements/azure-worker.txt
 	$(PIP) --require-hashes -r requirements/dev.txt
+	$(PIP) --require-hashes --ignore-requires-python -r requirements/azure-worker.txt
 	touch $@
 
 # The OpenAI SDK for Node, for one acceptance test; without npm that test is skipped, visibly.

@@ -7,10 +7,21 @@ import os
 import psycopg
 
 from bonito.errors import InvalidSettings
-from bonito.knowledge import indexes
+from bonito.knowledge import indexes, sweeper
+from bonito.knowledge.context import Ingestion
 from bonito.settings import Settings
 
+ROUNDS = 20  # of sweeping in one call, while there is much to sweep
+MANY = 100
+
 MAKE_PARTITIONS = "SELECT create_gateway_requests_partitions(3)"
+
+
+async def sweep(context: Ingestion) -> None:
+    """Take up lost work and remove what nobody is served any more, until little of it is left."""
+    for _ in range(ROUNDS):
+        if max((await sweeper.sweep(context)).values(), default=0) < MANY:
+            break
 
 
 async def maintain(url: str) -> None:

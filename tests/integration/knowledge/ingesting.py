@@ -117,7 +117,14 @@ class World:
 
     @classmethod
     async def create(
-        cls, pool: Pool, org_id: UUID, folder: Path, *, pinned: Pinned = PINNED, prefix: str = ""
+        cls,
+        pool: Pool,
+        org_id: UUID,
+        folder: Path,
+        *,
+        pinned: Pinned = PINNED,
+        prefix: str = "",
+        source: Source | None = None,
     ) -> World:
         queue, folders, models, parser = MemoryQueue(), Folders(), CountingModels(), Parsers()
         context = Ingestion(pool, folders, queue, models, parser)
@@ -129,7 +136,7 @@ class World:
                 knowledge_base_id=world.base_id,
                 generation_id=uuid4(),
                 options=Options(name=f"kb-{world.base_id.hex[:8]}"),
-                source=Source(type="local", config={"type": "local"}, bucket=str(folder), prefix=prefix),
+                source=source or Source(type="local", config={"type": "local"}, bucket=str(folder), prefix=prefix),
                 pinned=pinned,
             )
         return world

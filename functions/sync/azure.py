@@ -1,0 +1,49 @@
+"""Sync on Azure: a message of the queue `sync` in; every minute the schedules that are due, and what got stuck."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from functools import partial
+
+import azure.functions as func
+
+from bonito.assembly import maintenance
+from bonito.assembly.process import Process
+from bonito.clouds.azure.doors import work_off
+from bonito.knowledge import schedule, sync
+from bonito.knowledge.context import Ingestion
+from bonito.knowledge.messages import SyncMessage
+from bonito.knowledge.retries import next_pause
+
+EVERY_MINUTE = "0 * * * * *"
+
+
+def blueprint(process: Process[Ingestion]) -> func.Blueprint:
+    """The functions of this unit, over what their process shares."""
+    doors = func.Blueprint()
+
+    @doors.queue_trigger(arg_name="message", queue_name="%BONITO_SYNC_QUEUE%", connection="AzureWebJobsStorage")
+    def list_source(message: func.QueueMessage) -> None:
+        """Compare one source with its documents."""
+
+        async def step(context: Ingestion) -> None:
+            async def compare(body: Mapping[str, object]) -> None:
+                asked = SyncMessage.from_json(body)
+                await sync.sync(context, asked.org_id, asked.knowledge_base_id, retry_failed=asked.retry_failed)
+
+            await work_off(context.queue, "sync", message, compare, pause=next_pause)
+
+        process.run(step)
+
+    @doors.timer_trigger(arg_name="timer", schedule=EVERY_MINUTE)
+    def send_due(timer: func.TimerRequest) -> None:
+        """Ask for the syncs that are due."""
+        process.run(partial(schedule.send_due, now=datetime.now(UTC)))
+
+    @doors.timer_trigger(arg_name="timer", schedule=EVERY_MINUTE)
+    def sweep(timer: func.TimerRequest) -> None:
+        """Take up lost work, and remove what nobody is served any more."""
+        process.run(maintenance.sweep)
+
+    return doors
