@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import docx
@@ -142,6 +143,25 @@ async def test_a_model_that_is_away_for_a_moment_is_asked_again(deployment: Depl
 
     with pytest.raises(Exception, match="specified queue does not exist"):
         await deployment.poison()
+
+
+async def test_a_process_killed_in_mid_work_loses_nothing(deployment: Deployment) -> None:
+    environ = {**deployment.environ, "BONITO_TEST_LEASE_S": "2"}
+    deployment = replace(deployment, environ=environ)
+    deployment.provider.gate.clear()
+    async with deployment.running() as host:
+        await deployment.put("docs/a.md", prose("barometer", 20))
+        await deployment.provider.was_asked.wait()
+        host.process.kill()
+    assert await deployment.world.served() == {}
+    deployment.provider.gate.set()
+
+    async with deployment.running():
+        assert set(await deployment.served(bool)) == {"a.md"}
+        await eventually(lambda: deployment.count("embed"), lambda count: count == 0)
+
+    await deployment.world.check_rows()
+    await deployment.world.check_counts()
 
 
 async def test_poison_lies_aside_with_its_reason_and_blocks_nothing(deployment: Deployment) -> None:

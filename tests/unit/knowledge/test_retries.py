@@ -9,7 +9,17 @@ import psycopg
 import pytest
 
 from bonito.errors import DocumentError, InvalidRequest, ModelNotFound, Overloaded, ProviderTimeout, RateLimited
-from bonito.knowledge.retries import LONGEST_PAUSE_S, MAX_ATTEMPTS, explain, gave_up, is_retryable, kept, retry_pause
+from bonito.knowledge.retries import (
+    LONGEST_PAUSE_S,
+    MAX_ATTEMPTS,
+    MAX_DELIVERIES,
+    explain,
+    gave_up,
+    is_retryable,
+    kept,
+    next_pause,
+    retry_pause,
+)
 
 
 @pytest.mark.parametrize(
@@ -93,3 +103,13 @@ async def test_the_works_own_failure_comes_through() -> None:
     with pytest.raises(ZeroDivisionError):
         async with kept(renew, timedelta(seconds=10)):
             raise ZeroDivisionError
+
+
+def test_a_queue_keeps_back_what_may_succeed_later_and_ends_the_rest() -> None:
+    asked = next_pause(Overloaded("x", retry_after_s=8), 1)
+
+    assert asked is not None
+    assert timedelta(seconds=8) <= asked <= timedelta(seconds=11)
+    assert next_pause(DocumentError("x"), 1) is None
+    assert next_pause(RuntimeError("x"), MAX_DELIVERIES - 1) is not None
+    assert next_pause(RuntimeError("x"), MAX_DELIVERIES) is None

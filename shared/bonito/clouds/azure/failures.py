@@ -21,8 +21,8 @@ DENIED = {
     "ContainerBeingDeleted": "The container {container} of the storage account {account} is being deleted.",
     "AccountIsDisabled": "The storage account {account} is disabled.",
     "AuthorizationPermissionMismatch": (
-        "The identity may not read {container} in the storage account {account}: it needs the role Storage Blob Data "
-        "Reader on the container or the account, which takes some minutes to have effect."
+        "The container {container} of the storage account {account} may not be read and listed: an identity needs the "
+        "role Storage Blob Data Reader there, which takes some minutes to have effect, a signature both permissions."
     ),
     "AuthorizationFailure": (
         "The storage account {account} refuses us: its network rules do not let us in, or the signature or identity "
