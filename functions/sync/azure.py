@@ -11,7 +11,7 @@ import azure.functions as func
 from bonito.assembly import maintenance
 from bonito.assembly.process import Process
 from bonito.clouds.azure.doors import work_off
-from bonito.knowledge import schedule, sync
+from bonito.knowledge import sync
 from bonito.knowledge.context import Ingestion
 from bonito.knowledge.messages import SyncMessage
 from bonito.knowledge.retries import next_pause
@@ -37,13 +37,8 @@ def blueprint(process: Process[Ingestion]) -> func.Blueprint:
         process.run(step)
 
     @doors.timer_trigger(arg_name="timer", schedule=EVERY_MINUTE)
-    def send_due(timer: func.TimerRequest) -> None:
-        """Ask for the syncs that are due."""
-        process.run(partial(schedule.send_due, now=datetime.now(UTC)))
-
-    @doors.timer_trigger(arg_name="timer", schedule=EVERY_MINUTE)
-    def sweep(timer: func.TimerRequest) -> None:
-        """Take up lost work, and remove what nobody is served any more."""
-        process.run(maintenance.sweep)
+    def tick(timer: func.TimerRequest) -> None:
+        """Ask for the syncs that are due, and take up what got stuck."""
+        process.run(partial(maintenance.tick, now=datetime.now(UTC)))
 
     return doors

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+from datetime import datetime
 
 import psycopg
 
 from bonito.errors import InvalidSettings
-from bonito.knowledge import indexes, sweeper
+from bonito.knowledge import indexes, schedule, sweeper
 from bonito.knowledge.context import Ingestion
 from bonito.settings import Settings
 
@@ -17,8 +18,9 @@ MANY = 100
 MAKE_PARTITIONS = "SELECT create_gateway_requests_partitions(3)"
 
 
-async def sweep(context: Ingestion) -> None:
-    """Take up lost work and remove what nobody is served any more, until little of it is left."""
+async def tick(context: Ingestion, *, now: datetime) -> None:
+    """Every minute: ask for the syncs that are due, take up lost work, remove what nobody is served any more."""
+    await schedule.send_due(context, now=now)
     for _ in range(ROUNDS):
         if max((await sweeper.sweep(context)).values(), default=0) < MANY:
             break

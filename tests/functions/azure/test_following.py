@@ -183,7 +183,7 @@ async def test_poison_lies_aside_with_its_reason_and_blocks_nothing(deployment: 
 
 async def test_the_timers_run(deployment: Deployment) -> None:
     async with deployment.running() as host:
-        for timer in ("send_due", "sweep", "maintain"):
+        for timer in ("tick", "maintain"):
             await host.run(timer)
 
 
@@ -196,8 +196,7 @@ async def test_the_worker_finds_every_function_with_its_trigger(deployment: Depl
         "ingest": deployment.names["ingest"],
         "embed": deployment.names["embed"],
         "list_source": deployment.names["sync"],
-        "send_due": "0 * * * * *",
-        "sweep": "0 * * * * *",
+        "tick": "0 * * * * *",
         "maintain": "30 */10 * * * *",
     }
 

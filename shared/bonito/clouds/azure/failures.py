@@ -1,4 +1,4 @@
-"""What Azure Storage refuses, in a sentence for the person who set it up.
+"""What Azure Storage refuses, in a sentence for the person who set it up; and how often it is asked before that.
 
 The codes are those of "Blob Storage error codes" and "Common REST API error codes"
 (https://learn.microsoft.com/rest/api/storageservices/blob-service-error-codes and …/common-rest-api-error-codes).
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bonito.errors import AccessDenied, BonitoError, DocumentError, NotFound, UpstreamError
 
@@ -64,6 +64,9 @@ DOCUMENT = {
     "BlobUsesCustomerSpecifiedEncryption": "The blob is encrypted with a key that only its writer has.",
     "InvalidResourceName": "The blob's name is one that cannot be asked for.",
 }
+# The SDK's own pauses begin at 15 s, longer than a function should wait: a message that is put back waits cheaper.
+RETRIES: dict[str, Any] = {"retry_total": 2, "initial_backoff": 1, "increment_base": 1, "random_jitter_range": 1}
+
 GONE = frozenset({"BlobNotFound", "ResourceNotFound"})
 BUSY = frozenset({"ServerBusy", "TooManyRequests", "OperationTimedOut"})
 BUSY_PAUSE_S = 10.0

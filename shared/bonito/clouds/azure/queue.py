@@ -7,9 +7,10 @@ import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from bonito.clouds.azure.credentials import OwnAccess, credential
+from bonito.clouds.azure.failures import RETRIES
 from bonito.errors import InvalidSettings, UpstreamError
 from bonito.settings import Settings
 
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 POISON = "-poison"
 LONGEST_DELAY = timedelta(days=7)
 FOR_EVER = -1  # otherwise a message that nobody takes is lost after a week
-RETRIES: dict[str, Any] = {"retry_total": 2, "initial_backoff": 1, "increment_base": 1, "random_jitter_range": 1}
 
 
 class StorageQueue:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import heapq
 import re
 from collections.abc import AsyncIterable, AsyncIterator, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager
@@ -13,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 from bonito.clouds.access import TokenAccess
 from bonito.clouds.azure.credentials import AccountKey, StorageAccess, credential
-from bonito.clouds.azure.failures import explained
+from bonito.clouds.azure.failures import RETRIES, explained
+from bonito.clouds.azure.listing import PAGE, info_of, is_directory, listed, version_of
 from bonito.clouds.base import ObjectInfo, SignedUpload
 from bonito.clouds.copying import MIB, copy_capped, too_large
 from bonito.clouds.local import clean_key
 from bonito.errors import AlreadyExists, DocumentError, InvalidRequest, NotFound, UpstreamError
 
 if TYPE_CHECKING:
-    from azure.storage.blob import BlobProperties
     from azure.storage.blob.aio import BlobClient, ContainerClient
 
 ACCOUNT_NAME = re.compile(r"[a-z0-9]{3,24}")
@@ -28,14 +27,9 @@ PUBLIC_ENDPOINT = "https://{account}.blob.core.windows.net"
 
 PIECE_BYTES = 4 * MIB  # of one request; what breaks is asked for again from its beginning
 READ_TRIES = 4  # of a blob that changes while it is read
-PAGE = 5000  # the most that a list call returns
 DELETED_AT_ONCE = 256  # the most of a batch call
-# The SDK's own pauses begin at 15 s, longer than a function should wait: a message that is put back waits cheaper.
-RETRIES: dict[str, Any] = {"retry_total": 2, "initial_backoff": 1, "increment_base": 1, "random_jitter_range": 1}
 # A body above 1 MiB in one piece holds up the event loop, and aiohttp warns of it.
 UPLOADS: dict[str, Any] = {"max_block_size": MIB, "max_single_put_size": MIB}
-# Accounts with a hierarchical namespace, and Hadoop on others, list a directory as an empty blob with this mark.
-DIRECTORY_MARK = "hdi_isfolder"
 
 
 class BlobStore:
@@ -91,7 +85,7 @@ class BlobStore:
         """Every blob whose name begins with the prefix and comes after `after`, in the order of the names' bytes."""
         async with self.opened() as client:
             with explained(account=self.account, container=self.container):
-                async for info in _listed(client, prefix, after):
+                async for info in listed(client, prefix, after):
                     yield info
 
     @asynccontextmanager
@@ -107,9 +101,9 @@ class BlobStore:
     async def _head(self, blob: BlobClient, key: str) -> ObjectInfo:
         with explained(account=self.account, container=self.container, key=key):
             found = await blob.get_blob_properties()
-        if _is_directory(found):
+        if is_directory(found):
             raise NotFound(f"{key} is a directory.")
-        return _info(found, key)
+        return info_of(found, key)
 
 
 class AzureUploads:
@@ -156,7 +150,7 @@ class AzureUploads:
             with self._explained(key):
                 await self._check_place(client, key)
                 stored = await client.get_blob_client(self._prefix + key).upload_blob(counted.pieces(), overwrite=True)
-        return ObjectInfo(key, counted.size, _version(stored["etag"]), stored["last_modified"])
+        return ObjectInfo(key, counted.size, version_of(stored["etag"]), stored["last_modified"])
 
     async def delete(self, key: str) -> bool:
         """Remove a file; whether there was one."""
@@ -239,60 +233,6 @@ class _Counted:
             yield piece
 
 
-async def _listed(client: ContainerClient, prefix: str, after: str) -> AsyncIterator[ObjectInfo]:
-    """The flat listing, until a directory in it tells that its order is by directories; then from there on walked.
-
-    It begins at the service as near before `after` as is safe; what then still does not come after it is left out here.
-    """
-    last, begin = after, _start_from(prefix, after)
-    async for blob in client.list_blobs(prefix, include=["metadata"], results_per_page=PAGE, start_from=begin):
-        if _is_directory(blob):
-            break
-        if blob.name.encode() > last.encode():
-            last = blob.name
-            yield _info(blob, blob.name)
-    else:
-        return
-    async for info in _walked(client, prefix, last):
-        yield info
-
-
-def _start_from(prefix: str, after: str) -> str | None:
-    """A name of one level, which is all that `startFrom` is sure to take, with nothing that is asked for before it.
-
-    A hierarchical account lists the directory `a`, and what is in it, before `a.txt`, although `a/b` comes after that
-    in the order of bytes. So the name is cut where it goes on with a byte below the slash.
-    """
-    name = after.partition("/")[0]
-    cut = next((index for index, character in enumerate(name) if character < "/"), len(name))
-    return name[:cut] if name[:cut].encode() > prefix.encode() else None
-
-
-async def _walked(client: ContainerClient, prefix: str, after: str) -> AsyncIterator[ObjectInfo]:
-    """The listing directory by directory, in the order of the names' bytes.
-
-    A directory is named before its siblings that its name begins (`a` before `a.txt`), but what it holds comes after
-    those that continue with a byte below the slash. So it waits until they have passed.
-    """
-    from azure.storage.blob.aio import BlobPrefix
-
-    waiting: list[tuple[bytes, str]] = []
-    async for item in client.walk_blobs(prefix, include=["metadata"], delimiter="/", results_per_page=PAGE):
-        reached = item.name.removesuffix("/").encode()
-        while waiting and waiting[0][0] < reached:
-            async for info in _walked(client, heapq.heappop(waiting)[1], after):
-                yield info
-        is_later = item.name.encode() > after.encode()
-        if isinstance(item, BlobPrefix):
-            if is_later or after.startswith(item.name):
-                heapq.heappush(waiting, (item.name.encode(), item.name))
-        elif is_later and not _is_directory(item):
-            yield _info(item, item.name)
-    while waiting:
-        async for info in _walked(client, heapq.heappop(waiting)[1], after):
-            yield info
-
-
 async def _pieces(blob: BlobClient, info: ObjectInfo) -> AsyncIterator[bytes]:
     """The blob in ranges, all of the one version; the SDK asks again for a range that breaks off."""
     from azure.core import MatchConditions
@@ -321,17 +261,3 @@ def _askable(key: str) -> str:
     if not {".", ".."}.isdisjoint(key.split("/")):
         raise DocumentError("The blob's name has a part . or .. and cannot be asked for.")
     return key
-
-
-def _is_directory(blob: BlobProperties) -> bool:
-    metadata = {name.lower(): value for name, value in (blob.metadata or {}).items()}
-    return metadata.get(DIRECTORY_MARK) == "true"
-
-
-def _info(blob: BlobProperties, key: str) -> ObjectInfo:
-    return ObjectInfo(key=key, size=blob.size, version=_version(blob.etag), modified_at=blob.last_modified)
-
-
-def _version(etag: str) -> str:
-    """The ETag; a listing tells it without the quotes that a head has."""
-    return etag.strip('"')
