@@ -45,7 +45,7 @@ from bonito.knowledge.messages import SyncMessage
 from bonito.knowledge.parsing.process import ParserProcess
 from bonito.knowledge.revisions import Content, Description, NewChunk
 from bonito.local import watcher, worker
-from bonito.providers.base import EmbeddingModel, EmbeddingResult
+from bonito.providers.base import EmbeddingModel, EmbeddingResult, Purpose
 from bonito.providers.local.embedding import LocalEmbeddingModel
 
 FREE_DOCUMENTS, MODEL_DOCUMENTS = 400, 40
@@ -59,9 +59,10 @@ PAGE_WORDS = 450
 class FreeModel:
     """Vectors out of a hash."""
 
-    name, dimensions, max_input_tokens, max_batch, fingerprint = "bench/free", DIMENSIONS, 256, 64, "bench:1"
+    name, dimensions, max_input_tokens, fingerprint = "bench/free", DIMENSIONS, 256, "bench:1"
+    max_batch, max_batch_tokens, max_parallel, price_nano_usd = 64, 100_000, 1, 0
 
-    async def embed(self, texts: Sequence[str]) -> EmbeddingResult:
+    async def embed(self, texts: Sequence[str], *, purpose: Purpose = "document") -> EmbeddingResult:
         """One vector each, at the cost of a hash."""
         return EmbeddingResult(tuple(vector(text) for text in texts))
 

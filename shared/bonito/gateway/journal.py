@@ -80,8 +80,12 @@ class Journal:
         return RouteTaken(self.deployment.account.name, self.deployment.model, tuple(self.attempts))
 
     def inference_cost_nano_usd(self, usage: Usage | None) -> int | None:
-        """What the provider's answer costs: nothing on this machine, unknown elsewhere until prices are known."""
-        return 0 if self.deployment is not None and self.deployment.is_free else None
+        """What the provider's answer costs: nothing on this machine; elsewhere embeddings alone have known prices."""
+        if self.deployment is None:
+            return None
+        if self.operation == "embeddings":
+            return self.deployment.cost_nano_usd(usage.input_tokens if usage else None)
+        return 0 if self.deployment.is_free else None
 
     def headers(self) -> list[tuple[bytes, bytes]]:
         """What the answer's head tells of the way so far."""

@@ -64,7 +64,7 @@ BUILD: LiteralString = """
 """
 
 TEXTS: LiteralString = """
-    SELECT c.id, c.content FROM kb_chunks c
+    SELECT c.id, c.content, c.token_count FROM kb_chunks c
      WHERE c.org_id = %(org_id)s AND c.revision_id = %(revision_id)s
        AND c.chunk_index BETWEEN %(first_index)s AND %(last_index)s
        AND NOT EXISTS (SELECT FROM kb_index i WHERE i.org_id = c.org_id AND i.chunk_id = c.id)
@@ -181,8 +181,8 @@ async def pause(conn: Connection, *, org_id: UUID, generation_id: UUID, pause: t
     await conn.execute(PAUSE, {"org_id": org_id, "generation_id": generation_id, "pause": pause})
 
 
-async def texts(conn: Connection, *, org_id: UUID, batch: Batch) -> list[tuple[UUID, str]]:
-    """The batch's chunks that have no vector yet: id and content, in order."""
+async def texts(conn: Connection, *, org_id: UUID, batch: Batch) -> list[tuple[UUID, str, int]]:
+    """The batch's chunks that have no vector yet: id, content and tokens, in order."""
     row = {
         "org_id": org_id,
         "revision_id": batch.revision_id,

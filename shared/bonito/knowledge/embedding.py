@@ -11,45 +11,73 @@ from dataclasses import dataclass
 from hashlib import sha256
 from uuid import UUID
 
-from bonito.errors import ProviderFailed, WrongDimensions
-from bonito.providers.base import EmbeddingModel, EmbeddingResult, Usage
+from bonito.catalogue.embedding_models import cost_nano_usd
+from bonito.errors import BonitoError, ProviderFailed, WrongDimensions
+from bonito.providers import batching
+from bonito.providers.base import EmbeddingModel, EmbeddingResult, Purpose, Usage
 
 MAX_DIMENSIONS = 4_000  # of pgvector's indexed types: halfvec has an HNSW index up to this
 # What Python keeps for an entry beside its vector: key, array, result, places in the order.
 ENTRY_BYTES = 600
 
 
-async def embed_texts(model: EmbeddingModel, texts: Sequence[str], *, dimensions: int | None = None) -> EmbeddingResult:
-    """Embed any number of texts; their vectors are checked.
+@dataclass(frozen=True)
+class EmbeddedTexts:
+    """What one call answered, checked.
+
+    Attributes:
+        place: which of the texts these are.
+    """
+
+    place: slice
+    result: EmbeddingResult
+
+
+async def embed_batches(
+    model: EmbeddingModel,
+    texts: Sequence[str],
+    *,
+    tokens: Sequence[int] | None = None,
+    dimensions: int | None = None,
+    purpose: Purpose = "document",
+) -> AsyncIterator[EmbeddedTexts]:
+    """Embed any number of texts, call by call: what was paid for can be stored before others fail (I15).
+
+    Of calls that run at once those that succeed are answered first, then the first failure is raised.
 
     Args:
-        model: whose `max_batch` divides the texts into calls, made one after the other.
-        texts: none is an empty result without a call.
+        model: whose bounds divide the texts into calls.
+        texts: none is no call.
+        tokens: of each text, rather too many than too few; None estimates them.
         dimensions: what every vector must have, as a generation has pinned it; None takes what the model says.
+        purpose: whether the texts are searched, or ask.
 
     Raises:
         WrongDimensions: a vector is of another length.
         ProviderFailed: a vector is missing or unusable, or the provider failed.
-        RateLimited: the provider's limit; what it embedded before is lost, so send small batches.
-        ProviderTimeout: no answer in time.
+        InvalidRequest, RateLimited, Overloaded, ProviderTimeout: as the model's `embed`.
     """
-    results = [result async for result in embed_batches(model, texts, dimensions=dimensions)]
-    tokens = [result.usage.input_tokens for result in results]
-    known = [count for count in tokens if count is not None]
-    vectors = tuple(vector for result in results for vector in result.vectors)
-    return EmbeddingResult(vectors, Usage(input_tokens=sum(known) if len(known) == len(tokens) else None))
-
-
-async def embed_batches(
-    model: EmbeddingModel, texts: Sequence[str], *, dimensions: int | None = None
-) -> AsyncIterator[EmbeddingResult]:
-    """As embed_texts, call by call in order: what was paid for can be stored before the next call fails (I15)."""
-    for start in range(0, len(texts), model.max_batch):
-        batch = texts[start : start + model.max_batch]
-        result = await model.embed(batch)
-        check_vectors(result.vectors, model=model.name, count=len(batch), dimensions=dimensions or model.dimensions)
-        dimensions = dimensions or len(result.vectors[0])
-        yield result
+    calls = list(batching.calls(model, texts, tokens))
+    for begin in range(0, len(calls), model.max_parallel):
+        places = calls[begin : begin + model.max_parallel]
+        outcomes = await asyncio.gather(
+            *(model.embed(texts[place], purpose=purpose) for place in places), return_exceptions=True
+        )
+        failures: list[BaseException] = []
+        for place, outcome in zip(places, outcomes, strict=True):
+            if isinstance(outcome, BaseException):
+                failures.append(outcome)
+                continue
+            expected, count = dimensions or model.dimensions, place.stop - place.start
+            try:
+                check_vectors(outcome.vectors, model=model.name, count=count, dimensions=expected)
+            except BonitoError as error:
+                failures.append(error)
+                continue
+            dimensions = dimensions or len(outcome.vectors[0])
+            yield EmbeddedTexts(place, outcome)
+        if failures:
+            raise failures[0]
 
 
 def check_vectors(vectors: Sequence[array[float]], *, model: str, count: int, dimensions: int | None) -> None:
@@ -88,11 +116,13 @@ class QueryEmbedding:
         vector: of the model's dimensions.
         usage: of the call that was made for this caller; no tokens where none was.
         is_cached: no call was made for this caller: the vector was there, or somebody else was already asking.
+        cost_nano_usd: of that call; None where the price is unknown.
     """
 
     vector: array[float]
     usage: Usage
     is_cached: bool
+    cost_nano_usd: int | None
 
 
 @dataclass
@@ -131,28 +161,29 @@ class QueryEmbeddings:
     async def embed(
         self, model: EmbeddingModel, text: str, *, org_id: UUID, dimensions: int | None = None
     ) -> QueryEmbedding:
-        """The vector of a question; `dimensions` as in embed_texts.
+        """The vector of a question; `dimensions` as in embed_batches.
 
         A caller that is cancelled leaves the call to the others who wait for it; the last one cancels it.
 
         Raises:
-            ProviderFailed, RateLimited, ProviderTimeout: as embed_texts.
+            InvalidRequest, ProviderFailed, RateLimited, ProviderTimeout: as embed_batches.
         """
         digest = sha256(text.encode(errors="surrogatepass")).digest()
         key = Key(org_id, model.name, model.fingerprint, dimensions or model.dimensions, digest)
         vector = self._vectors.get(key)
         if vector is not None:
             self._vectors.move_to_end(key)
-            return QueryEmbedding(vector, Usage(input_tokens=0), is_cached=True)
+            return QueryEmbedding(vector, Usage(input_tokens=0), is_cached=True, cost_nano_usd=0)
         is_first = key not in self._flights
         if is_first:
             self._depart(key, model, text, dimensions)
         result = await self._join(key)
         usage = result.usage if is_first else Usage(input_tokens=0)
-        return QueryEmbedding(result.vectors[0], usage, is_cached=not is_first)
+        cost = cost_nano_usd(model.price_nano_usd, usage.input_tokens)
+        return QueryEmbedding(result.vectors[0], usage, is_cached=not is_first, cost_nano_usd=cost)
 
     def _depart(self, key: Key, model: EmbeddingModel, text: str, dimensions: int | None) -> None:
-        task = asyncio.create_task(embed_texts(model, [text], dimensions=dimensions))
+        task = asyncio.create_task(_asked(model, text, dimensions))
         self._flights[key] = Flight(task)
         task.add_done_callback(lambda done: self._arrive(key, done))
 
@@ -185,3 +216,9 @@ class QueryEmbeddings:
 
 def _size(vector: array[float]) -> int:
     return vector.itemsize * len(vector) + ENTRY_BYTES
+
+
+async def _asked(model: EmbeddingModel, question: str, dimensions: int | None) -> EmbeddingResult:
+    result = await model.embed([question], purpose="query")
+    check_vectors(result.vectors, model=model.name, count=1, dimensions=dimensions or model.dimensions)
+    return result

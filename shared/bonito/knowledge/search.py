@@ -143,11 +143,13 @@ class SearchOutcome:
     Attributes:
         knowledge_bases: those that were searched.
         usage: per embedding model, what this search itself paid for; no tokens for a question that was cached.
+        cost_nano_usd: of embedding the question; None where a price is unknown.
     """
 
     results: tuple[SearchResult, ...]
     knowledge_bases: tuple[SearchedBase, ...]
     usage: Mapping[str, Usage]
+    cost_nano_usd: int | None
 
 
 @dataclass
@@ -157,16 +159,18 @@ class SearchTrace:
     Attributes:
         knowledge_base_ids: of those that are searched, once they are found.
         usage: per embedding model; without tokens while its answer is awaited, and after a failure.
+        costs: likewise; None where it is not known, also because a price is not.
     """
 
     knowledge_base_ids: tuple[UUID, ...] = ()
     usage: dict[str, Usage] = field(default_factory=dict)
+    costs: dict[str, int | None] = field(default_factory=dict)
 
     @property
     def cost_nano_usd(self) -> int | None:
-        """Nothing for models of this process and for questions embedded before; of others no price is known."""
-        is_free = all(name.startswith("local/") or usage.input_tokens == 0 for name, usage in self.usage.items())
-        return 0 if is_free else None
+        """Of all models together; None where that of one is not known."""
+        known = [cost for cost in self.costs.values() if cost is not None]
+        return sum(known) if len(known) == len(self.costs) else None
 
 
 @dataclass(frozen=True)
@@ -236,7 +240,7 @@ class Searcher:
                 except psycopg.errors.NoDataFound:
                     continue
                 searched = tuple(SearchedBase(target.id, target.name) for target in targets)
-                return SearchOutcome(_merge(targets, found, request), searched, trace.usage)
+                return SearchOutcome(_merge(targets, found, request), searched, trace.usage, trace.cost_nano_usd)
         except psycopg.OperationalError as error:
             raise KnowledgeBaseUnavailable("The knowledge base cannot be searched right now.") from error
         raise KnowledgeBaseUnavailable("The knowledge base is being switched to a new build; try again.")
@@ -277,9 +281,12 @@ class Searcher:
             if model.fingerprint == fingerprint:
                 text = request.excerpt(min(MAX_QUERY_CHARACTERS, CHARACTERS_PER_TOKEN * model.max_input_tokens))
                 paid_before = trace.usage.get(name, Usage(input_tokens=0))
-                trace.usage[name] = Usage()
+                cost_before = trace.costs.get(name, 0)
+                trace.usage[name], trace.costs[name] = Usage(), None
                 embedded = await self._embeddings.embed(model, text, org_id=org_id, dimensions=target.dimensions)
                 trace.usage[name] = _sum(paid_before, embedded.usage)
+                if cost_before is not None and embedded.cost_nano_usd is not None:
+                    trace.costs[name] = cost_before + embedded.cost_nano_usd
                 return embedded
         except BonitoError as error:
             raise KnowledgeBaseUnavailable(

@@ -101,11 +101,9 @@ async def _fill(context: Ingestion, org_id: UUID, build: Build, generation: Gene
     if chunks:
         model = await context.models.embedding_model(org_id, generation.embedding_model)
         generations.check_fingerprint(generation, model)
-        texts, stored = [content for _, content in chunks], 0
-        async for result in embedding.embed_batches(model, texts, dimensions=generation.dimensions):
-            ids = [chunk_id for chunk_id, _ in chunks[stored : stored + len(result.vectors)]]
-            await _store(context, org_id, build, ids, result.vectors)
-            stored += len(ids)
+        ids, texts, tokens = zip(*chunks, strict=True)
+        async for done in embedding.embed_batches(model, texts, tokens=tokens, dimensions=generation.dimensions):
+            await _store(context, org_id, build, ids[done.place], done.result.vectors)
     async with tenant(context.pool, org_id) as conn:
         await batches.done(conn, org_id=org_id, batch=batch)
 

@@ -5,8 +5,11 @@ from __future__ import annotations
 from array import array
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Literal, Protocol, runtime_checkable
 from uuid import UUID
+
+# Some models embed a question otherwise than what answers it.
+Purpose = Literal["document", "query"]
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,9 @@ class EmbeddingModel(Protocol):
         dimensions: length of every vector; None until the first answer tells.
         max_input_tokens: the model reads no more of a text than this.
         max_batch: most texts of one call.
+        max_batch_tokens: most tokens of the texts of one call together; a text above it goes alone.
+        max_parallel: calls at once that a caller with many texts should make; above 1 where a call takes few.
+        price_nano_usd: of a million tokens; None where it is unknown, 0 for models of this process.
         fingerprint: changes whenever vectors of before and after could not be compared.
     """
 
@@ -40,10 +46,20 @@ class EmbeddingModel(Protocol):
     dimensions: int | None
     max_input_tokens: int
     max_batch: int
+    max_batch_tokens: int
+    max_parallel: int
+    price_nano_usd: int | None
     fingerprint: str
 
-    async def embed(self, texts: Sequence[str]) -> EmbeddingResult:
-        """Embed up to `max_batch` texts; ProviderFailed, RateLimited, ProviderTimeout."""
+    async def embed(self, texts: Sequence[str], *, purpose: Purpose = "document") -> EmbeddingResult:
+        """Embed up to `max_batch` texts, as what is searched or as what asks.
+
+        Raises:
+            InvalidRequest: the provider refused the texts or the model.
+            RateLimited: its limit, with its Retry-After where it tells one.
+            Overloaded: a limit that the organization set for the provider leaves no room before `retry_after_s`.
+            ProviderFailed, ProviderTimeout: no usable answer.
+        """
         ...
 
 
@@ -105,4 +121,13 @@ class Provider(Protocol):
 
     async def models(self) -> list[str]:
         """The models that this credential may call, as the provider names them."""
+        ...
+
+
+@runtime_checkable
+class Embedder(Protocol):
+    """A provider whose embedding models have a client of their own, beside OpenAI's dialect."""
+
+    def embedding_model(self, model: str) -> EmbeddingModel:
+        """The model that the provider knows by that name; ModelNotFound where it cannot embed."""
         ...

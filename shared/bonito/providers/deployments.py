@@ -5,20 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 
+from bonito.catalogue import embedding_models
+from bonito.catalogue.embedding_models import EmbeddingFacts
 from bonito.errors import InvalidRequest, ModelNotFound
 from bonito.providers.accounts import ProviderAccount
 
 AUTO = "auto"
 MAX_NAMED = 5  # models that a message lists
-# The cheapest first; dollars per million tokens from the vendors' price pages.
-KNOWN_EMBEDDINGS = (
-    "all-minilm-l6-v2",  # in this process: nothing
-    "text-embedding-3-small",  # 0.02
-    "text-embedding-ada-002",  # 0.10
-    "text-embedding-3-large",  # 0.13
-)
-OPENAI_EMBEDDINGS = KNOWN_EMBEDDINGS[1:]
 # How the models of others show what they are for: nomic-embed-text, mxbai-embed-large, bge-m3, e5-mistral, gte-large.
 EMBEDDING_NAME = re.compile(r"embed|minilm|(?:^|[/_-])(?:bge|e5|gte)(?:[-_]|$)", re.IGNORECASE)
 
@@ -37,8 +32,21 @@ class Deployment:
 
     @property
     def is_free(self) -> bool:
-        """Models of this process cost nothing; what others cost is not known before there is a catalogue of prices."""
+        """Models of this process cost nothing."""
         return self.account.type == "local"
+
+    @property
+    def facts(self) -> EmbeddingFacts:
+        """What is known of it as an embedding model, its price above all."""
+        account = self.account
+        if self.is_free:
+            return EmbeddingFacts("local", self.model, price_nano_usd=0)
+        vendor = (account.vendor or account.name) if account.type == "litellm" else account.type
+        return embedding_models.find(vendor, self.model, region=account.region)
+
+    def cost_nano_usd(self, input_tokens: int | None) -> int | None:
+        """What embedding so many tokens costs; None where the price or the number is unknown."""
+        return embedding_models.cost_nano_usd(self.facts.price_nano_usd, input_tokens)
 
     @property
     def operations(self) -> tuple[str, ...]:
@@ -77,34 +85,30 @@ def offered(accounts: Sequence[ProviderAccount]) -> Iterator[Deployment]:
 
 
 def choose_embedding(accounts: Sequence[ProviderAccount]) -> Deployment:
-    """What `auto` means here: the cheapest known embedding model, or the only one there is.
+    """What `auto` means here: the cheapest embedding model by price, or the only one there is.
+
+    Of two with one price it is that of the older provider. A provider that refused when it was last called does not
+    count, nor does one whose price is unknown beside one whose price is known.
 
     Raises:
         ModelNotFound: there is none, or there are several of which no price is known; the message says what to do.
     """
-    candidates = [deployment for deployment in offered(accounts) if is_embedding(deployment.model)]
+    active = [account for account in accounts if account.verification_error is None]
+    candidates = [deployment for deployment in offered(active) if is_embedding(deployment.model)]
     candidates += [
         Deployment(account, model)
-        for account in accounts
+        for account in active
         if account.type == "openai" and account.is_unlisted
-        for model in OPENAI_EMBEDDINGS
+        for model in embedding_models.known_models("openai")
     ]
-    known = [deployment for deployment in candidates if _rank(deployment) < len(KNOWN_EMBEDDINGS)]
-    if known:
-        return min(known, key=_rank)
+    priced = [
+        (price, deployment) for deployment in candidates if (price := deployment.facts.price_nano_usd) is not None
+    ]
+    if priced:
+        return min(priced, key=itemgetter(0))[1]
     if len(candidates) == 1:
         return candidates[0]
-    if candidates:
-        names = ", ".join(deployment.name for deployment in candidates[:MAX_NAMED])
-        raise ModelNotFound(
-            f"The organization has several embedding models, and none is known to be the cheapest; name one: {names}.",
-            param="embedding_model",
-        )
-    raise ModelNotFound(
-        "No provider of this organization has an embedding model. Add one that does (`bonito providers add`, or"
-        " POST /api/providers), or name a model as `provider/model`.",
-        param="embedding_model",
-    )
+    raise ModelNotFound(_no_embedding(accounts, candidates), param="embedding_model")
 
 
 def is_embedding(model: str) -> bool:
@@ -126,10 +130,14 @@ def _no_model(accounts: Sequence[ProviderAccount], name: str) -> str:
     return f"No provider has the model {name}. Name it as `provider/model`; the providers are {names}."
 
 
-def _rank(deployment: Deployment) -> int:
-    """The place among the known ones; a model of this process only there, whatever others call theirs."""
-    is_ours = deployment.account.type == "local"
-    model = deployment.model
-    if model not in KNOWN_EMBEDDINGS or (model == KNOWN_EMBEDDINGS[0] and not is_ours):
-        return len(KNOWN_EMBEDDINGS)
-    return KNOWN_EMBEDDINGS.index(model)
+def _no_embedding(accounts: Sequence[ProviderAccount], candidates: Sequence[Deployment]) -> str:
+    """Why there is no `auto`, and what to do."""
+    if candidates:
+        names = ", ".join(deployment.name for deployment in candidates[:MAX_NAMED])
+        return f"The organization has several embedding models, and none has a known price; name one: {names}."
+    refused = ", ".join(account.name for account in accounts if account.verification_error is not None)
+    return (
+        "No provider of this organization has an embedding model. Add one that does (`bonito providers add`, or"
+        " POST /api/providers), or name a model as `provider/model`."
+        + (f" Of those that there are, {refused} did not answer when last called." if refused else "")
+    )

@@ -7,13 +7,14 @@ import json
 import re
 import sys
 from array import array
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Protocol
 
+from bonito.catalogue import embedding_models
 from bonito.egress import client as egress
 from bonito.errors import BonitoError, InvalidRequest, ProviderFailed, ProviderTimeout, WrongDimensions
-from bonito.providers.base import EmbeddingResult, ProviderRequest, ProviderResponse, Usage
+from bonito.providers.base import EmbeddingResult, ProviderRequest, ProviderResponse, Purpose, Usage
 from bonito.providers.refusals import refusal
 
 if TYPE_CHECKING:
@@ -47,16 +48,9 @@ RESERVED_HEADERS = frozenset(
 # Of a caller's headers these never reach a provider: they are credentials for us.
 PRIVATE_HEADERS = frozenset({"authorization", "proxy-authorization", "cookie", "api-key", "x-api-key"})
 
-# Dimensions and most tokens of a text: OpenAI's model pages, "Embeddings" guide.
-KNOWN_EMBEDDINGS: Mapping[str, tuple[int, int]] = {
-    "text-embedding-3-small": (1536, 8191),
-    "text-embedding-3-large": (3072, 8191),
-    "text-embedding-ada-002": (1536, 8191),
-}
 UNKNOWN_MAX_INPUT_TOKENS = 512  # what BERT's descendants read
 MAX_BATCH = 256
-# OpenAI refuses more than 300,000 tokens in one request; a token is at least one byte.
-MAX_REQUEST_TEXT_BYTES = 300_000
+MAX_BATCH_TOKENS = 300_000  # OpenAI refuses more in one request ("Create embeddings" in its API reference)
 MAX_EMBEDDINGS_BYTES = 64 * 2**20
 EMBEDDINGS_TIMEOUT_S = 60.0
 
@@ -223,9 +217,10 @@ class OpenAIEmbeddingModel:
         dimensions: int | None = None,
         max_input_tokens: int | None = None,
         max_batch: int = MAX_BATCH,
+        price_nano_usd: int | None = None,
         timeout_s: float = EMBEDDINGS_TIMEOUT_S,
     ) -> None:
-        """Bind a model to a provider.
+        """Bind a model to a provider; one of OpenAI's names is taken for OpenAI's model, wherever it is.
 
         Args:
             provider: whose credential pays.
@@ -233,21 +228,23 @@ class OpenAIEmbeddingModel:
             dimensions: asked of the model, which must be able to shorten its vectors; None takes them as they are.
             max_input_tokens: None takes what is known of the model, or a size that every model reads.
             max_batch: most texts of one call.
+            price_nano_usd: of a million tokens; None where it is unknown.
             timeout_s: until the head of each answer.
         """
-        known_dimensions, known_tokens = KNOWN_EMBEDDINGS.get(model, (None, UNKNOWN_MAX_INPUT_TOKENS))
+        known = embedding_models.find("openai", model)
         self.name = f"{provider.name}/{model}"
-        self.dimensions = dimensions or known_dimensions
-        self.max_input_tokens = max_input_tokens or known_tokens
-        self.max_batch = max_batch
+        self.dimensions = dimensions or known.dimensions
+        self.max_input_tokens = max_input_tokens or known.max_input_tokens or UNKNOWN_MAX_INPUT_TOKENS
+        self.max_batch, self.max_batch_tokens, self.max_parallel = max_batch, MAX_BATCH_TOKENS, 1
+        self.price_nano_usd = price_nano_usd
         # The address is part of it: a name alone does not tell which weights a server of one's own holds.
         self.fingerprint = f"{provider.base_url} {model}" + (f" {dimensions}" if dimensions else "")
         self._provider, self._model, self._timeout_s = provider, model, timeout_s
         self._asked_dimensions = dimensions
         self._is_base64: bool | None = None  # whether the server understands it; None before its first answer
 
-    async def embed(self, texts: Sequence[str]) -> EmbeddingResult:
-        """Embed up to `max_batch` texts, in as few requests as the provider's bound on their size allows.
+    async def embed(self, texts: Sequence[str], *, purpose: Purpose = "document") -> EmbeddingResult:
+        """Embed up to `max_batch` texts; the dialect has no purposes.
 
         Raises:
             InvalidRequest: the provider refused the texts or the model.
@@ -258,14 +255,10 @@ class OpenAIEmbeddingModel:
         """
         if len(texts) > self.max_batch:
             raise ValueError(f"at most {self.max_batch} texts at once, got {len(texts)}")
-        vectors: list[array[float]] = []
-        tokens: list[int | None] = []
-        for batch in _batches(texts):
-            found, usage = await self._embed(batch)
-            vectors += found
-            tokens.append(usage)
-        known = [count for count in tokens if count is not None]
-        return EmbeddingResult(tuple(vectors), Usage(input_tokens=sum(known) if len(known) == len(tokens) else None))
+        if not texts:
+            return EmbeddingResult((), Usage(input_tokens=0))
+        vectors, tokens = await self._embed(texts)
+        return EmbeddingResult(tuple(vectors), Usage(input_tokens=tokens))
 
     async def _embed(self, texts: Sequence[str]) -> tuple[list[array[float]], int | None]:
         try:
@@ -312,19 +305,6 @@ class OpenAIEmbeddingModel:
         wrong = next((len(vector) for vector in vectors if len(vector) != self.dimensions), None)
         if wrong is not None:
             raise WrongDimensions(f"{self.name} answered a vector of {wrong} dimensions instead of {self.dimensions}.")
-
-
-def _batches(texts: Sequence[str]) -> Iterator[Sequence[str]]:
-    """Runs of texts below the bound on one request's bytes; a text above it goes alone."""
-    start = size = 0
-    for index, text in enumerate(texts):
-        length = len(text.encode(errors="replace"))
-        if size and size + length > MAX_REQUEST_TEXT_BYTES:
-            yield texts[start:index]
-            start, size = index, 0
-        size += length
-    if start < len(texts):
-        yield texts[start:]
 
 
 def _vectors(answer: Mapping[str, Any], *, count: int, provider: str) -> list[array[float]]:

@@ -91,14 +91,16 @@ class _Counting:
         self._owner, self._model = owner, model
         self.name, self.dimensions, self.fingerprint = model.name, model.dimensions, model.fingerprint
         self.max_input_tokens, self.max_batch = model.max_input_tokens, model.max_batch
+        self.max_batch_tokens, self.max_parallel = model.max_batch_tokens, model.max_parallel
+        self.price_nano_usd = model.price_nano_usd
 
-    async def embed(self, texts: Any) -> Any:
+    async def embed(self, texts: Any, *, purpose: Any = "document") -> Any:
         if self._owner.gate is not None:
             await self._owner.gate.wait()
         if self._owner.failures:
             raise self._owner.failures.pop(0)
         self._owner.paid.extend(texts)
-        return await self._model.embed(texts)
+        return await self._model.embed(texts, purpose=purpose)
 
 
 @dataclass

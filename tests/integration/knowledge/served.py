@@ -16,7 +16,7 @@ from bonito.errors import ModelNotFound
 from bonito.knowledge import bases, generations
 from bonito.knowledge.bases import KnowledgeBase, Options, Source
 from bonito.knowledge.generations import Generation
-from bonito.providers.base import EmbeddingModel, EmbeddingResult, Usage
+from bonito.providers.base import EmbeddingModel, EmbeddingResult, Purpose, Usage
 
 DIMENSIONS = 8
 
@@ -29,9 +29,12 @@ class HashEmbedding:
     dimensions: int | None = DIMENSIONS
     max_input_tokens: int = 256
     max_batch: int = 64
+    max_batch_tokens: int = 100_000
+    max_parallel: int = 1
+    price_nano_usd: int | None = None
     fingerprint: str = "test/hash:1"
 
-    async def embed(self, texts: Sequence[str]) -> EmbeddingResult:
+    async def embed(self, texts: Sequence[str], *, purpose: Purpose = "document") -> EmbeddingResult:
         return EmbeddingResult(tuple(vector_of(text) for text in texts), Usage(input_tokens=len(texts)))
 
 

@@ -15,7 +15,7 @@ from bonito.database.pool import Connection, Pool, tenant
 from bonito.errors import ModelNotFound, ProviderFailed
 from bonito.knowledge import bases, generations
 from bonito.knowledge.bases import Options, Source
-from bonito.providers.base import EmbeddingModel, EmbeddingResult, Usage
+from bonito.providers.base import EmbeddingModel, EmbeddingResult, Purpose, Usage
 
 AVERAGE_LENGTH = 12.0
 
@@ -79,12 +79,15 @@ class TableEmbedding:
     dimensions: int | None = 4
     max_input_tokens: int = 256
     max_batch: int = 64
+    max_batch_tokens: int = 100_000
+    max_parallel: int = 1
+    price_nano_usd: int | None = None
     fingerprint: str = "test/table:1"
     vectors: dict[str, Sequence[float]] = field(default_factory=dict)
     calls: list[str] = field(default_factory=list)
     is_down: bool = False
 
-    async def embed(self, texts: Sequence[str]) -> EmbeddingResult:
+    async def embed(self, texts: Sequence[str], *, purpose: Purpose = "document") -> EmbeddingResult:
         if self.is_down:
             raise ProviderFailed("The provider answered 500.")
         self.calls.extend(texts)

@@ -20,7 +20,7 @@ from bonito.knowledge.parsing.process import ParserProcess
 from bonito.knowledge.retries import Leases
 from bonito.local import worker
 from bonito.local.worker import Options
-from bonito.providers.base import EmbeddingModel, EmbeddingResult
+from bonito.providers.base import EmbeddingModel, EmbeddingResult, Purpose
 from tests.integration.knowledge.served import HashEmbedding
 
 PATIENCE_S = 60.0
@@ -41,9 +41,9 @@ class Folders:
 class SlowEmbedding(HashEmbedding):
     """Takes its time, so that there is something to interrupt."""
 
-    async def embed(self, texts: Sequence[str]) -> EmbeddingResult:
+    async def embed(self, texts: Sequence[str], *, purpose: Purpose = "document") -> EmbeddingResult:
         await asyncio.sleep(0.01 * len(texts))
-        return await super().embed(texts)
+        return await super().embed(texts, purpose=purpose)
 
 
 class SlowModels:

@@ -6,13 +6,14 @@ import asyncio
 import math
 from array import array
 from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
 
 from bonito.errors import BonitoError, ProviderFailed, RateLimited
-from bonito.knowledge.embedding import QueryEmbeddings, check_vectors, embed_batches, embed_texts
-from bonito.providers.base import EmbeddingResult, Usage
+from bonito.knowledge.embedding import EmbeddedTexts, QueryEmbeddings, check_vectors, embed_batches
+from bonito.providers.base import EmbeddingResult, Purpose, Usage
 
 ORG, OTHER_ORG = UUID(int=1), UUID(int=2)
 
@@ -32,43 +33,93 @@ class Embedder:
         vector: Callable[[str], array[float]] = plain_vector,
         before: Callable[[], Awaitable[None]] | None = None,
         tokens: int | None = 7,
+        price_nano_usd: int | None = None,
+        max_parallel: int = 1,
     ) -> None:
         self.name, self.fingerprint = name, fingerprint
         self.dimensions: int | None = None
-        self.max_input_tokens, self.max_batch = 512, 3
+        self.max_input_tokens, self.max_batch, self.max_batch_tokens = 512, 3, 1000
+        self.max_parallel, self.price_nano_usd = max_parallel, price_nano_usd
         self.calls: list[list[str]] = []
+        self.purposes: set[Purpose] = set()
         self._vector, self._before, self._tokens = vector, before, tokens
 
-    async def embed(self, texts: Sequence[str]) -> EmbeddingResult:
+    async def embed(self, texts: Sequence[str], *, purpose: Purpose = "document") -> EmbeddingResult:
         self.calls.append(list(texts))
+        self.purposes.add(purpose)
         if self._before:
             await self._before()
         return EmbeddingResult(tuple(map(self._vector, texts)), Usage(input_tokens=self._tokens))
+
+
+async def embedded(model: Embedder, texts: Sequence[str], **given: Any) -> list[EmbeddedTexts]:
+    return [done async for done in embed_batches(model, texts, **given)]
 
 
 async def test_texts_are_sent_in_batches_that_the_model_takes_and_come_back_in_order() -> None:
     model = Embedder()
     texts = [f"text {number}" * number for number in range(8)]
 
-    result = await embed_texts(model, texts)
+    found = await embedded(model, texts)
 
     assert model.calls == [texts[:3], texts[3:6], texts[6:]]
-    assert list(result.vectors) == [plain_vector(text) for text in texts]
-    assert result.usage.input_tokens == 21
+    assert [vector for done in found for vector in done.result.vectors] == [plain_vector(text) for text in texts]
+    assert [texts[done.place] for done in found] == model.calls
+    assert model.purposes == {"document"}
 
 
 async def test_no_text_makes_no_call() -> None:
     model = Embedder()
 
-    result = await embed_texts(model, [])
+    assert await embedded(model, []) == []
+    assert model.calls == []
 
-    assert (result.vectors, result.usage.input_tokens, model.calls) == ((), 0, [])
+
+@pytest.mark.parametrize(
+    ("tokens", "calls"),
+    [
+        pytest.param([400, 400, 400, 1], ["ab", "cd"], id="together they are too many"),
+        pytest.param([1000, 1, 999, 2], ["a", "bc", "d"], id="the bound itself is fine"),
+        pytest.param([5000, 1, 5000, 5000], ["a", "b", "c", "d"], id="one above it goes alone"),
+        pytest.param([1, 1, 1, 1], ["abc", "d"], id="the number of texts counts too"),
+    ],
+)
+async def test_a_call_holds_no_more_tokens_than_the_model_takes(tokens: list[int], calls: list[str]) -> None:
+    model = Embedder()
+
+    await embedded(model, list("abcd"), tokens=tokens)
+
+    assert ["".join(call) for call in model.calls] == calls
 
 
-async def test_usage_is_unknown_when_one_call_does_not_tell_it() -> None:
-    result = await embed_texts(Embedder(tokens=None), ["text"])
+async def test_without_counts_a_token_is_at_least_a_byte() -> None:
+    model = Embedder()
 
-    assert result.usage.input_tokens is None
+    await embedded(model, ["é" * 250, "e" * 500, "e"])
+
+    assert [len(call) for call in model.calls] == [2, 1]
+
+
+async def test_of_calls_at_once_those_that_succeed_are_handed_out_before_the_failure_is_raised() -> None:
+    async def fail_once() -> None:
+        if len(model.calls) == 2:
+            raise RateLimited("Come back later.", retry_after_s=3)
+
+    model = Embedder(before=fail_once, max_parallel=4)
+    stored: list[slice] = []
+    with pytest.raises(RateLimited):
+        async for done in embed_batches(model, ["text"] * 15):
+            stored.append(done.place)
+
+    assert stored == [slice(0, 3), slice(6, 9), slice(9, 12)]
+    assert len(model.calls) == 4, "nothing is begun after a failure"
+
+
+async def test_calls_at_once_must_agree_on_the_dimensions() -> None:
+    model = Embedder(vector=lambda text: array("f", [1.0] * len(text)), max_parallel=2)
+
+    with pytest.raises(ProviderFailed, match="2 dimensions where 3 are expected"):
+        await embedded(model, ["abc"] * 3 + ["ab"])
 
 
 async def test_batches_before_a_failure_are_handed_out() -> None:
@@ -79,8 +130,8 @@ async def test_batches_before_a_failure_are_handed_out() -> None:
     model = Embedder(before=fail_at_the_third)
     stored = 0
     with pytest.raises(RateLimited):
-        async for result in embed_batches(model, ["text"] * 9):
-            stored += len(result.vectors)
+        async for done in embed_batches(model, ["text"] * 9):
+            stored += len(done.result.vectors)
 
     assert stored == 6
 
@@ -118,7 +169,22 @@ async def test_a_model_that_changes_its_dimensions_between_calls_is_noticed() ->
     model = Embedder(vector=lambda text: array("f", [1.0] * (2 if text == "other" else 3)))
 
     with pytest.raises(ProviderFailed, match="2 dimensions where 3 are expected"):
-        await embed_texts(model, ["text"] * 3 + ["other"])
+        await embedded(model, ["text"] * 3 + ["other"])
+
+
+@pytest.mark.parametrize(
+    ("price", "tokens", "cost"),
+    [(20_000_000, 7, 140), (22_000_000, 1, 22), (4_000, 7, 1), (None, 7, None), (20_000_000, None, None), (0, None, 0)],
+)
+async def test_a_question_costs_its_tokens_by_the_models_price_and_nothing_when_remembered(
+    price: int | None, tokens: int | None, cost: int | None
+) -> None:
+    model, cache = Embedder(price_nano_usd=price, tokens=tokens), QueryEmbeddings()
+
+    asked = [await cache.embed(model, "How many days?", org_id=ORG) for _ in range(2)]
+
+    assert [one.cost_nano_usd for one in asked] == [cost, 0]
+    assert model.purposes == {"query"}
 
 
 async def test_a_question_is_embedded_once() -> None:

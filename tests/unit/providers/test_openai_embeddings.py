@@ -13,7 +13,7 @@ from aiohttp import web
 
 from bonito.egress.client import EgressClient
 from bonito.errors import InvalidRequest, ProviderFailed, RateLimited, WrongDimensions
-from bonito.providers.openai_http import MAX_REQUEST_TEXT_BYTES, OpenAIEmbeddingModel, OpenAIProvider
+from bonito.providers.openai_http import OpenAIEmbeddingModel, OpenAIProvider
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 Serve = Callable[[Handler], Awaitable[str]]
@@ -129,23 +129,6 @@ async def test_nothing_to_embed_asks_nothing_and_too_much_is_a_mistake(serve: Se
     with pytest.raises(ValueError, match="at most 2"):
         await model.embed(["a", "b", "c"])
     assert server.bodies == []
-
-
-async def test_a_batch_above_the_providers_bound_goes_in_several_requests(serve: Serve, client: EgressClient) -> None:
-    server = EmbeddingServer()
-    model = await model_of(serve, client, server)
-    texts = [
-        "x" * (MAX_REQUEST_TEXT_BYTES // 2),
-        "y" * (MAX_REQUEST_TEXT_BYTES // 2),
-        "é",
-        "z" * MAX_REQUEST_TEXT_BYTES,
-    ]
-
-    result = await model.embed(texts)
-
-    assert [[text[0] for text in body["input"]] for body in server.bodies] == [["x", "y"], ["é"], ["z"]]
-    assert [vector[0] for vector in result.vectors] == [len(text) for text in texts]
-    assert result.usage.input_tokens == 4
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, TypeVar
 
 from bonito.errors import InvalidRequest
-from bonito.providers.base import EmbeddingResult, Usage
+from bonito.providers.base import EmbeddingResult, Purpose, Usage
 from bonito.providers.local import model_files
 
 if TYPE_CHECKING:
@@ -41,6 +41,9 @@ class LocalEmbeddingModel:
     name = NAME
     max_input_tokens = MAX_INPUT_TOKENS
     max_batch = MAX_BATCH
+    max_batch_tokens = MAX_BATCH * MAX_INPUT_TOKENS
+    max_parallel = 1
+    price_nano_usd: int | None = 0
     fingerprint = f"sha256:{model_files.WEIGHTS_SHA256}"
 
     def __init__(self, *, threads: int | None = None) -> None:
@@ -56,8 +59,8 @@ class LocalEmbeddingModel:
         """Read the model now, so that the first question need not wait; ModelNotFound when it is not there."""
         await asyncio.get_running_loop().run_in_executor(self._questions, self._load)
 
-    async def embed(self, texts: Sequence[str]) -> EmbeddingResult:
-        """Embed up to `max_batch` texts; of each, the first 256 tokens count.
+    async def embed(self, texts: Sequence[str], *, purpose: Purpose = "document") -> EmbeddingResult:
+        """Embed up to `max_batch` texts; of each, the first 256 tokens count, and the model knows no purposes.
 
         Raises:
             InvalidRequest: more texts than that.
