@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import sys
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -61,17 +63,27 @@ def list_providers(session: Session) -> None:
 def add_provider(
     session: Session,
     name: Annotated[str, typer.Argument(help="The part before the slash in `provider/model`.")],
-    type_: Annotated[str, typer.Option("--type", help="openai, openai_compatible or litellm.")] = "openai_compatible",
+    type_: Annotated[
+        str, typer.Option("--type", help="openai, openai_compatible, azure_openai, bedrock, vertex or litellm.")
+    ] = "openai_compatible",
     base_url: Annotated[str | None, typer.Option(help="Where it answers, as http://127.0.0.1:11434/v1.")] = None,
     key_from_stdin: Annotated[
         bool, typer.Option("--api-key-stdin", help="Read the provider's key from stdin.")
     ] = False,
+    credential_from_stdin: Annotated[
+        bool, typer.Option("--credential-stdin", help="Read the credential's fields from stdin, as JSON.")
+    ] = False,
+    service_account: Annotated[
+        Path | None, typer.Option(help="vertex: the key file of a service account.", exists=True, dir_okay=False)
+    ] = None,
+    region: Annotated[str | None, typer.Option(help="bedrock, vertex: as eu-central-1, europe-west4.")] = None,
     model: Annotated[list[str] | None, typer.Option(help="Offer only these; repeat it for several.")] = None,
 ) -> None:
     """Add a provider; its key is asked for or read from stdin, never an argument that others could see."""
     body: dict[str, Any] = {"name": name, "type": type_}
-    secret = _provider_key(key_from_stdin)
-    body |= {"credential": {"api_key": secret}} if secret else {}
+    credential = _credential(key_from_stdin, credential_from_stdin, service_account)
+    body |= {"credential": credential} if credential else {}
+    body |= {"region": region} if region else {}
     body |= {"base_url": base_url} if base_url else {}
     body |= {"models": model} if model else {}
     answer = session.request("POST", "/api/providers", json=body)
@@ -118,6 +130,19 @@ def list_logs(
         "request_id",
     )
     session.show(rows, lambda: table(rows, *columns))
+
+
+def _credential(key_from_stdin: bool, fields_from_stdin: bool, service_account: Path | None) -> dict[str, str]:
+    """The credential by field; of the three ways to give it, the one that was asked for."""
+    if service_account is not None:
+        return {"service_account": service_account.read_text()}
+    if fields_from_stdin:
+        try:
+            return dict(json.load(sys.stdin))
+        except (ValueError, TypeError) as error:
+            raise CommandFailed("stdin must hold one JSON object of the credential's fields.") from error
+    secret = _provider_key(key_from_stdin)
+    return {"api_key": secret} if secret else {}
 
 
 def _provider_key(from_stdin: bool) -> str:

@@ -18,7 +18,8 @@ from bonito.knowledge.sources import LocalSource, SourcePolicy
 from bonito.local.data_directory import Credentials, DataDirectory
 from bonito.providers import accounts
 from bonito.providers.accounts import ProviderSettings, ProviderType
-from bonito.providers.registry import OPENAI_BASE_URL, ProviderRegistry
+from bonito.providers.construction import OPENAI_BASE_URL
+from bonito.providers.registry import ProviderRegistry
 from bonito.tenancy import credentials, keys, organizations
 from bonito.tenancy.secrets import SecretBox
 

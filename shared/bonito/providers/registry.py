@@ -13,21 +13,18 @@ from uuid import UUID
 
 from bonito.database.pool import Pool, tenant
 from bonito.database.snapshots import Snapshots
-from bonito.errors import BonitoError, InvalidRequest, ModelNotFound
-from bonito.providers import accounts, deployments
+from bonito.errors import BonitoError, ModelNotFound
+from bonito.providers import accounts, construction, deployments
 from bonito.providers.accounts import ProviderAccount, ProviderSettings
-from bonito.providers.base import EmbeddingModel, Provider
+from bonito.providers.base import Embedder, EmbeddingModel, Provider
+from bonito.providers.construction import LOCAL
 from bonito.providers.deployments import AUTO, Deployment
 from bonito.tenancy.secrets import SecretBox
 
 if TYPE_CHECKING:
     from bonito.egress.client import EgressClient
 
-OPENAI_BASE_URL = "https://api.openai.com/v1"
-ASKABLE_TYPES = ("openai", "openai_compatible")  # a call tells their models; the others' are known without one
-SUPPORTED_TYPES = (*ASKABLE_TYPES, "litellm")
-OPENAI_CREDENTIAL = ("api_key", "organization")
-LOCAL = "local"
+ASKABLE_TYPES = ("openai", "openai_compatible")  # their lists change, and are theirs to tell at any time
 MAX_INSTANCES = 10_000
 LISTING_MAX_AGE_S = 60.0
 LISTING_TIMEOUT_S = 10.0
@@ -123,7 +120,9 @@ class ProviderRegistry:
         """The model of that name, or for `auto` the organization's cheapest known one; ModelNotFound."""
         providers = await self.snapshot(org_id)
         if name == AUTO:
-            deployment = deployments.choose_embedding(providers.accounts)
+            deployment = deployments.choose_embedding(
+                [account for account in providers.accounts if account.type != LOCAL or self._local_embedding]
+            )
         else:
             deployment = await self.deployment(providers, name)
         key = (org_id, deployment.account.id, deployment.model)
@@ -208,15 +207,26 @@ class ProviderRegistry:
         return OrganizationProviders(org_id, tuple(rows))
 
     async def _make_embedding(self, org_id: UUID, deployment: Deployment) -> EmbeddingModel:
-        from bonito.providers.litellm_adapter import LiteLLMProvider
-        from bonito.providers.openai_http import OpenAIEmbeddingModel, OpenAIProvider
-
         if deployment.account.type == LOCAL:
             return self._local_model(deployment)
         provider = await self.provider(org_id, deployment.account)
+        if isinstance(provider, Embedder):
+            return provider.embedding_model(deployment.model)
+        return self._in_openais_dialect(provider, deployment)
+
+    def _in_openais_dialect(self, provider: Provider, deployment: Deployment) -> EmbeddingModel:
+        from bonito.providers.litellm_adapter import LiteLLMProvider
+        from bonito.providers.openai_http import OpenAIEmbeddingModel, OpenAIProvider
+
         if not isinstance(provider, OpenAIProvider | LiteLLMProvider):
             raise ModelNotFound(f"{deployment.name} cannot embed.", param="embedding_model")
-        return OpenAIEmbeddingModel(provider, deployment.model)
+        facts = deployment.facts
+        return OpenAIEmbeddingModel(
+            provider,
+            deployment.model,
+            max_input_tokens=facts.max_input_tokens,
+            price_nano_usd=facts.price_nano_usd,
+        )
 
     def _local_model(self, deployment: Deployment) -> EmbeddingModel:
         if self._local_embedding is None:
@@ -226,56 +236,7 @@ class ProviderRegistry:
         return self._local_embedding
 
     def _make(self, settings: ProviderSettings, credential: Mapping[str, str]) -> Provider:
-        """One provider per type; imports only the one that is asked for."""
-        if (settings.name == LOCAL) != (settings.type == LOCAL):
-            raise InvalidRequest("The name `local` belongs to the provider of this process.", param="name")
-        unused = [field for field in ("vendor", "region") if getattr(settings, field) and settings.type != "litellm"]
-        if unused:
-            raise InvalidRequest(f"Providers of the type {settings.type} have no {unused[0]}.", param=unused[0])
-        if settings.type in ("openai", "openai_compatible"):
-            return self._make_openai(settings, credential)
-        if settings.type == "litellm":
-            return self._make_litellm(settings, credential)
-        if settings.type == LOCAL and self._local_embedding is not None:
-            from bonito.providers.local.provider import LocalProvider
-
-            return LocalProvider(name=settings.name, embedding=self._local_embedding)
-        raise InvalidRequest(
-            f"Providers of the type {settings.type} are not served here; the types are {', '.join(SUPPORTED_TYPES)}.",
-            param="type",
-        )
-
-    def _make_openai(self, settings: ProviderSettings, credential: Mapping[str, str]) -> Provider:
-        from bonito.providers.openai_http import OpenAIProvider
-
-        unknown = credential.keys() - OPENAI_CREDENTIAL
-        if unknown:
-            raise InvalidRequest(
-                f"The credential of this type has the fields {', '.join(OPENAI_CREDENTIAL)}.", param="credential"
-            )
-        base_url = settings.base_url or (OPENAI_BASE_URL if settings.type == "openai" else None)
-        if base_url is None:
-            raise InvalidRequest("A provider of this type needs its base_url, up to and with /v1.", param="base_url")
-        return OpenAIProvider(
-            self._client,
-            name=settings.name,
-            base_url=base_url,
-            api_key=credential.get("api_key"),
-            organization=credential.get("organization"),
-        )
-
-    def _make_litellm(self, settings: ProviderSettings, credential: Mapping[str, str]) -> Provider:
-        from bonito.providers.litellm_adapter import LiteLLMProvider
-
-        region = {"aws_region_name": settings.region} if settings.region else {}
-        return LiteLLMProvider(
-            self._client,
-            name=settings.name,
-            vendor=settings.vendor or settings.name,
-            credential={**credential, **region},
-            base_url=settings.base_url,
-            models=settings.models or (),
-        )
+        return construction.make(self._client, settings, credential, local_embedding=self._local_embedding)
 
 
 def _settings_of(account: ProviderAccount) -> ProviderSettings:

@@ -22,6 +22,10 @@ from bonito.tenancy.secrets import SecretBox
 from tests import stub_provider
 from tests.integration.conftest import Database
 from tests.stub_provider import StubProvider
+from tests.unit.providers.conftest import Serve
+from tests.unit.providers.test_azure_openai import KEY as AZURE_KEY
+from tests.unit.providers.test_azure_openai import Resource
+from tests.unit.providers.test_vertex import key_file
 
 BOX = SecretBox([bytes(32)])
 KEY = "sk-canary-0123456789abcdefghij"
@@ -313,7 +317,13 @@ async def test_local_models_are_refused_where_they_are_not_allowed(
         (ProviderSettings("x", "openai_compatible"), InvalidRequest, "base_url"),
         (ProviderSettings("x", "openai_compatible", "http://10.0.0.1/v1"), AddressNotAllowed, None),
         (ProviderSettings("x", "openai_compatible", "ftp://example.com"), AddressNotAllowed, None),
-        (ProviderSettings("x", "bedrock"), InvalidRequest, "type"),
+        (ProviderSettings("x", "anthropic"), InvalidRequest, "type"),
+        (ProviderSettings("x", "bedrock", region="eu-central-1"), InvalidRequest, "credential"),
+        (ProviderSettings("x", "bedrock", "https://aws.example"), InvalidRequest, "base_url"),
+        (ProviderSettings("x", "vertex", region="europe-west4"), InvalidRequest, "credential"),
+        (ProviderSettings("x", "azure_openai", "https://x.openai.azure.com"), InvalidRequest, "credential"),
+        (ProviderSettings("x", "azure_openai", region="westeurope"), InvalidRequest, "region"),
+        (ProviderSettings("x", "openai", vendor="openai"), InvalidRequest, "vendor"),
         (ProviderSettings("x", "local"), InvalidRequest, "name"),
         (ProviderSettings("local", "openai"), InvalidRequest, "name"),
         (ProviderSettings("x", "litellm", vendor="nobody"), InvalidRequest, None),
@@ -340,6 +350,92 @@ def test_settings_of_which_nothing_can_be_made_are_refused(
 )
 def test_settings_of_every_supported_type_are_taken(registry: ProviderRegistry, settings: ProviderSettings) -> None:
     registry.check(settings, {"api_key": "sk-x"})
+
+
+AWS = {"aws_access_key_id": "AKIDEXAMPLE", "aws_secret_access_key": "wJalrXUtnFEMI/K7MDENG"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "credential", "param"),
+    [
+        (ProviderSettings("aws", "bedrock"), AWS, "region"),
+        (ProviderSettings("aws", "bedrock", region="eu-central-1"), AWS | {"aws_access_key_id": "a b"}, "credential"),
+        (ProviderSettings("aws", "bedrock", region="eu-central-1"), AWS | {"role": "x"}, "credential"),
+        (ProviderSettings("gcp", "vertex", region="europe-west4"), {"service_account": "{}"}, "credential"),
+        (ProviderSettings("az", "azure_openai", models=["embed"]), {"api_key": "x"}, "base_url"),
+        (ProviderSettings("az", "azure_openai", "https://x.openai.azure.com"), {"api_key": "x"}, "models"),
+    ],
+)
+def test_what_a_clouds_provider_lacks_is_named(
+    registry: ProviderRegistry, settings: ProviderSettings, credential: dict[str, str], param: str
+) -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        registry.check(settings, credential)
+
+    assert refused.value.param == param
+
+
+@pytest.mark.parametrize(
+    ("settings", "credential", "host"),
+    [
+        (ProviderSettings("aws", "bedrock", region="eu-central-1"), AWS, "bedrock.eu-central-1.amazonaws.com"),
+        (
+            ProviderSettings("aws", "bedrock", region="us-gov-west-1", models=["amazon.titan-embed-text-v2:0"]),
+            AWS,
+            "bedrock-runtime.us-gov-west-1.amazonaws.com",
+        ),
+        (
+            ProviderSettings("gcp", "vertex", region="europe-west4"),
+            {"service_account": key_file()},
+            "oauth2.googleapis.com",
+        ),
+        (
+            ProviderSettings("az", "azure_openai", "https://ours.openai.azure.com", models=["embed"]),
+            {"api_key": "x"},
+            "ours.openai.azure.com",
+        ),
+    ],
+)
+async def test_verifying_a_clouds_provider_calls_its_own_host(
+    pool: Pool, org_id: UUID, settings: ProviderSettings, credential: dict[str, str], host: str
+) -> None:
+    asked: list[str] = []
+
+    async def nowhere(name: str) -> list[str]:
+        asked.append(name)
+        raise OSError("there is no network here")
+
+    async with EgressClient(EgressPolicy(), lookup=nowhere) as client:
+        registry = ProviderRegistry(pool, BOX, client)
+        account = await registry.verify(org_id, await add(pool, org_id, settings, credential))
+
+    assert asked == [host]
+    assert account.verified_at is None
+    assert host in (account.verification_error or "")
+
+
+async def test_an_azure_deployment_embeds_for_its_organization(
+    pool: Pool, org_id: UUID, registry: ProviderRegistry, serve: Serve
+) -> None:
+    url = await serve(Resource().handle)
+    settings = ProviderSettings("az", "azure_openai", url, models=["text-embedding-3-small"])
+    account = await registry.verify(org_id, await add(pool, org_id, settings, {"api_key": AZURE_KEY}))
+    model = await registry.embedding_model(org_id, "auto")
+
+    assert account.verified_at is not None
+    assert model.name == "az/text-embedding-3-small"
+    assert len((await model.embed(["a"])).vectors[0]) == 1536
+
+
+async def test_auto_is_never_a_local_model_that_this_process_does_not_serve(
+    pool: Pool, org_id: UUID, client: EgressClient, registry: ProviderRegistry
+) -> None:
+    await registry.verify(org_id, await add(pool, org_id, ProviderSettings("local", "local"), {}))
+    await add(pool, org_id, ProviderSettings("openai", "openai"))
+
+    assert (await registry.embedding_model(org_id, "auto")).name == "local/all-minilm-l6-v2"
+    server = ProviderRegistry(pool, BOX, client)
+    assert (await server.embedding_model(org_id, "auto")).name == "openai/text-embedding-3-small"
 
 
 async def test_a_litellm_provider_calls_through_its_adapter(

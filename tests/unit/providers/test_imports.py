@@ -10,7 +10,8 @@ HEAVY = ["numpy", "litellm", "openai", "httpx", "pydantic", "tokenizers", "boto3
 
 
 MODULES = ["bonito.egress.client", "bonito.providers.openai_http", "bonito.providers.sse"]
-MODULES += ["bonito.providers.local.extractive", "bonito.providers.litellm_adapter"]
+MODULES += ["bonito.providers.local.extractive", "bonito.providers.litellm_adapter", "bonito.providers.bedrock"]
+MODULES += ["bonito.providers.vertex", "bonito.providers.service_account"]
 
 
 @pytest.mark.parametrize("module", MODULES)

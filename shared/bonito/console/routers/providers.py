@@ -45,23 +45,32 @@ class ProviderBody(Body):
     name: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")] = Field(
         description="The part before the slash in `provider/model`; it stays.", examples=["openai"]
     )
-    type: Literal["openai", "openai_compatible", "litellm", "local"] = Field(
-        description="`openai_compatible` is every endpoint of that dialect, by its base_url; `litellm` is another"
-        " vendor's own; `local` answers in the process of `bonito up`. It stays."
+    type: Literal["openai", "openai_compatible", "azure_openai", "bedrock", "vertex", "litellm", "local"] = Field(
+        description="`openai_compatible` is every endpoint of that dialect, by its base_url; `azure_openai`, `bedrock`"
+        " and `vertex` embed; `litellm` is another vendor's own; `local` answers in the process of `bonito up`. It"
+        " stays."
     )
     base_url: Annotated[str, StringConstraints(max_length=2048, pattern=r"^https?://[^\x00-\x20\x7f]+$")] | None = (
-        Field(default=None, description="Up to and with `/v1`.", examples=["https://llm.example.com/v1"])
+        Field(
+            default=None,
+            description="Up to and with `/v1`; of the type azure_openai the resource's endpoint.",
+            examples=["https://llm.example.com/v1"],
+        )
     )
     vendor: Annotated[str, StringConstraints(max_length=64, pattern=r"^[a-z0-9_]+$")] | None = Field(
         default=None, description="Of the type litellm: LiteLLM's name of the vendor; null: the provider's own name."
     )
     region: Annotated[str, StringConstraints(max_length=32, pattern=r"^[a-z0-9-]+$")] | None = Field(
-        default=None, description="Of the type litellm, where the vendor has regions.", examples=["eu-central-1"]
+        default=None,
+        description="Of the types bedrock and vertex, and of litellm where the vendor has regions.",
+        examples=["eu-central-1"],
     )
     models: Models = "all"
     credential: CredentialFields | None = Field(
         default=None,
-        description='As `{"api_key": "…"}`; it is sealed and never shown again.',
+        description='As `{"api_key": "…"}`; it is sealed and never shown again. azure_openai: `api_key`, and'
+        " `api_version` where it is not to be the default; bedrock: `aws_access_key_id`, `aws_secret_access_key` and"
+        " `aws_session_token`; vertex: `service_account`, a JSON key file, and `project` where it is not the key's.",
         examples=[{"api_key": "sk-…"}],
     )
 
