@@ -46,7 +46,7 @@ SHOW_TROUBLE: LiteralString = """
 """
 
 PUT_BACK: LiteralString = """
-    UPDATE kb_batches SET lease_until = NULL, attempts = attempts + 1
+    UPDATE kb_batches SET lease_until = NULL, attempts = attempts + CASE WHEN %(is_failure)s THEN 1 ELSE 0 END
      WHERE org_id = %(org_id)s AND revision_id = %(revision_id)s AND first_index = %(first_index)s
     RETURNING attempts
 """
@@ -154,8 +154,10 @@ async def renew(conn: Connection, *, org_id: UUID, batch: Batch, lease: timedelt
     return (await conn.execute(RENEW, row)).rowcount == 1
 
 
-async def put_back(conn: Connection, *, org_id: UUID, batch: Batch, message: str, lease: timedelta) -> int:
-    """Let go of a batch whose call failed and will be repeated; how many of its calls failed by now.
+async def put_back(
+    conn: Connection, *, org_id: UUID, batch: Batch, message: str, lease: timedelta, is_failure: bool = True
+) -> int:
+    """Let go of a batch whose call will be made or repeated later; how many of its calls failed by now.
 
     Args:
         conn: in the tenant's transaction.
@@ -163,6 +165,7 @@ async def put_back(conn: Connection, *, org_id: UUID, batch: Batch, message: str
         batch: in our hands.
         message: shown on the document until the next outcome.
         lease: how long the document may now wait for its vectors.
+        is_failure: it counts; not so where there was no room to make the call.
     """
     row = {
         "org_id": org_id,
@@ -170,6 +173,7 @@ async def put_back(conn: Connection, *, org_id: UUID, batch: Batch, message: str
         "first_index": batch.first_index,
         "message": claims.storable(message),
         "lease": lease,
+        "is_failure": is_failure,
     }
     await conn.execute(SHOW_TROUBLE, row)
     found = await (await conn.execute(PUT_BACK, row)).fetchone()

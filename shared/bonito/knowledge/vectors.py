@@ -130,7 +130,12 @@ async def _trouble(context: Ingestion, org_id: UUID, build: Build, batch: Batch,
         logger.warning("A batch is put back: %s", type(error).__name__, exc_info=is_unforeseen(error))
         async with tenant(context.pool, org_id) as conn:
             attempts = await batches.put_back(
-                conn, org_id=org_id, batch=batch, message=explain(error), lease=context.leases.waiting
+                conn,
+                org_id=org_id,
+                batch=batch,
+                message=explain(error),
+                lease=context.leases.waiting,
+                is_failure=not isinstance(error, Overloaded),
             )
         if isinstance(error, RateLimited) and error.retry_after_s:
             pause = timedelta(seconds=error.retry_after_s)

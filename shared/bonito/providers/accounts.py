@@ -27,7 +27,7 @@ SECRET_PURPOSE = "provider"  # noqa: S105 - what a secret is for, none itself
 
 COLUMNS: LiteralString = """
     id, name, type, base_url, region, vendor, secret_id, connection_id, models, listed_models, verified_at,
-    verification_error, created_at, updated_at
+    verification_error, requests_per_minute, tokens_per_minute, created_at, updated_at
 """
 
 GET: LiteralString = f"""
@@ -51,8 +51,10 @@ PAGE: LiteralString = f"""
 """  # noqa: S608
 
 INSERT: LiteralString = f"""
-    INSERT INTO providers (org_id, id, name, type, base_url, region, vendor, secret_id, models)
-    VALUES (%(org_id)s, %(id)s, %(name)s, %(type)s, %(base_url)s, %(region)s, %(vendor)s, %(secret_id)s, %(models)s)
+    INSERT INTO providers (org_id, id, name, type, base_url, region, vendor, secret_id, models, requests_per_minute,
+                           tokens_per_minute)
+    VALUES (%(org_id)s, %(id)s, %(name)s, %(type)s, %(base_url)s, %(region)s, %(vendor)s, %(secret_id)s, %(models)s,
+            %(requests_per_minute)s, %(tokens_per_minute)s)
     RETURNING {COLUMNS}
 """  # noqa: S608
 
@@ -60,7 +62,9 @@ INSERT: LiteralString = f"""
 UPDATE: LiteralString = f"""
     UPDATE providers
        SET base_url = %(base_url)s, region = %(region)s, vendor = %(vendor)s, secret_id = %(secret_id)s,
-           models = %(models)s, listed_models = NULL, verified_at = NULL, verification_error = NULL, updated_at = now()
+           models = %(models)s, requests_per_minute = %(requests_per_minute)s,
+           tokens_per_minute = %(tokens_per_minute)s, listed_models = NULL, verified_at = NULL,
+           verification_error = NULL, updated_at = now()
      WHERE org_id = %(org_id)s AND id = %(id)s
     RETURNING {COLUMNS}
 """  # noqa: S608
@@ -88,6 +92,8 @@ class ProviderAccount:
         vendor: of the type litellm: LiteLLM's name of it.
         models: all that may be used of it; None is whatever the provider has.
         listed_models: what it listed when it was last asked; None as long as it never answered.
+        requests_per_minute: at which each of its embedding models is called at most; None is no limit of ours.
+        tokens_per_minute: that each of them is given to read at most.
         verified_at: when it last accepted the credential; None after a refusal or a change.
         updated_at: changes with everything that a call depends on.
     """
@@ -104,6 +110,8 @@ class ProviderAccount:
     listed_models: list[str] | None
     verified_at: datetime | None
     verification_error: str | None
+    requests_per_minute: int | None
+    tokens_per_minute: int | None
     created_at: datetime
     updated_at: datetime
 
@@ -129,6 +137,8 @@ class ProviderSettings:
     region: str | None = None
     vendor: str | None = None
     models: Sequence[str] | None = None
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
 
 
 async def get(conn: Connection, *, org_id: UUID, name_or_id: str) -> ProviderAccount:

@@ -19,6 +19,7 @@ from bonito.providers.accounts import ProviderAccount, ProviderSettings
 from bonito.providers.base import Embedder, EmbeddingModel, Provider
 from bonito.providers.construction import LOCAL
 from bonito.providers.deployments import AUTO, Deployment
+from bonito.providers.turns import PacedEmbeddingModel, RateLimits, Turns
 from bonito.tenancy.secrets import SecretBox
 
 if TYPE_CHECKING:
@@ -211,8 +212,13 @@ class ProviderRegistry:
             return self._local_model(deployment)
         provider = await self.provider(org_id, deployment.account)
         if isinstance(provider, Embedder):
-            return provider.embedding_model(deployment.model)
-        return self._in_openais_dialect(provider, deployment)
+            model = provider.embedding_model(deployment.model)
+        else:
+            model = self._in_openais_dialect(provider, deployment)
+        account = deployment.account
+        limits = RateLimits(account.requests_per_minute, account.tokens_per_minute)
+        turns = Turns(self._pool, org_id=org_id, provider_id=account.id, model=deployment.model, limits=limits)
+        return PacedEmbeddingModel(model, turns)
 
     def _in_openais_dialect(self, provider: Provider, deployment: Deployment) -> EmbeddingModel:
         from bonito.providers.litellm_adapter import LiteLLMProvider
@@ -241,5 +247,10 @@ class ProviderRegistry:
 
 def _settings_of(account: ProviderAccount) -> ProviderSettings:
     return ProviderSettings(
-        account.name, account.type, account.base_url, account.region, account.vendor, account.models
+        name=account.name,
+        type=account.type,
+        base_url=account.base_url,
+        region=account.region,
+        vendor=account.vendor,
+        models=account.models,
     )

@@ -56,6 +56,19 @@ async def test_a_new_provider_is_called_and_shown_without_its_credential(owner: 
     assert KEY not in str(shown)
 
 
+async def test_limits_are_shown_changed_and_forgotten(owner: Person, stub: StubProvider) -> None:
+    made = await add(owner, stub, limits={"requests_per_minute": 60})
+    path = f"/api/providers/{made['id']}"
+    changed = await owner.client.put(path, json=wanted(stub, limits={"tokens_per_minute": 5000}))
+    forgotten = await owner.client.put(path, json=wanted(stub))
+    refused = await owner.client.put(path, json=wanted(stub, limits={"requests_per_minute": 0}))
+
+    assert made["limits"] == {"requests_per_minute": 60, "tokens_per_minute": None}
+    assert changed.json()["limits"] == {"requests_per_minute": None, "tokens_per_minute": 5000}
+    assert forgotten.json()["limits"] == {"requests_per_minute": None, "tokens_per_minute": None}
+    assert refused.status_code == 422
+
+
 async def test_a_provider_that_does_not_answer_is_kept_with_the_reason(owner: Person, stub: StubProvider) -> None:
     made = await add(owner, stub, base_url="http://127.0.0.1:9/v1")
     again = (await owner.client.post(f"/api/providers/{made['id']}/verify")).json()

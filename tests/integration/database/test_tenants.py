@@ -39,6 +39,7 @@ FURTHER_ROWS = """
     INSERT INTO connections (org_id, id, name, cloud, credential) VALUES (%(org_id)s, %(id)s, %(canary)s, 'aws', '{}');
     INSERT INTO providers (org_id, id, name, type, connection_id)
     VALUES (%(org_id)s, %(id)s, %(canary)s, 'openai', %(id)s);
+    INSERT INTO embedding_turns (org_id, provider_id, model) VALUES (%(org_id)s, %(id)s, %(canary)s);
     INSERT INTO kb_syncs (org_id, id, knowledge_base_id, status, error_message)
     VALUES (%(org_id)s, %(id)s, %(base_id)s, 'failed', %(canary)s);
     INSERT INTO kb_batches (org_id, revision_id, first_index, last_index)

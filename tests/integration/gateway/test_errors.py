@@ -14,6 +14,7 @@ import openai
 import psycopg
 import pytest
 
+from bonito.database.migrate import SCHEMA_VERSION
 from bonito.database.pool import open_pool
 from bonito.errors import BonitoError, openai_body
 from bonito.providers.base import ProviderRequest
@@ -223,7 +224,7 @@ async def test_a_schema_that_is_not_ours_is_not_ready(gateway: Gateway, database
         with psycopg.connect(database.superuser_url, autocommit=True) as connection:
             connection.execute("UPDATE alembic_version SET version_num = '0001'")
             after = await client.get(f"{gateway.url}/readyz")
-            connection.execute("UPDATE alembic_version SET version_num = '0005'")
+            connection.execute("UPDATE alembic_version SET version_num = %s", [f"{SCHEMA_VERSION:04}"])
 
     assert (before.status_code, before.json()) == (200, {"status": "ok"})
     assert after.status_code == 503

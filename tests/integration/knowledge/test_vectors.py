@@ -268,6 +268,18 @@ async def test_a_rate_limit_pauses_every_worker_on_the_generation(world: World) 
     assert await world.error("a.txt") == "Slow down."
 
 
+async def test_waiting_for_a_turn_is_no_failure(world: World) -> None:
+    world.write("a.txt", prose("barometer"))
+    await world.changed("a.txt")
+    world.models.failures += [Overloaded("The model's limit is reached.", retry_after_s=9.0)] * 12
+
+    failures = await world.settle()
+
+    assert len(failures) == 12, "more often than a batch may fail"
+    assert await world.error("a.txt") is None
+    await check_served_once(world)
+
+
 async def test_a_batch_that_fails_is_tried_again_alone(world: World) -> None:
     world.write("a.txt", prose("barometer", 100))
     await world.changed("a.txt")

@@ -12,7 +12,15 @@ import pytest
 from bonito.database.pool import Pool, tenant
 from bonito.egress.client import EgressClient
 from bonito.egress.policy import EgressPolicy
-from bonito.errors import AddressNotAllowed, AlreadyExists, BonitoError, InvalidRequest, ModelNotFound, NotFound
+from bonito.errors import (
+    AddressNotAllowed,
+    AlreadyExists,
+    BonitoError,
+    InvalidRequest,
+    ModelNotFound,
+    NotFound,
+    Overloaded,
+)
 from bonito.providers import accounts
 from bonito.providers.accounts import ProviderAccount, ProviderSettings
 from bonito.providers.base import ProviderRequest
@@ -287,6 +295,19 @@ async def test_auto_embeds_with_the_organizations_own_provider_only(
     assert await registry.embedding_model(org_id, "auto") is model
     with pytest.raises(ModelNotFound, match="bonito providers add"):
         await registry.embedding_model(other_org_id, "auto")
+
+
+async def test_a_providers_limits_hold_for_each_of_its_embedding_models(
+    pool: Pool, org_id: UUID, stub: StubProvider, registry: ProviderRegistry
+) -> None:
+    await add(pool, org_id, compatible(stub, requests_per_minute=1))
+    model = await registry.embedding_model(org_id, "stub/one")
+    await model.embed(["a"])
+    with pytest.raises(Overloaded) as refused:
+        await model.embed(["a"])
+    await (await registry.embedding_model(org_id, "stub/another")).embed(["a"])
+
+    assert (refused.value.retry_after_s or 0) > 60
 
 
 async def test_auto_is_the_local_model_where_that_is_registered(

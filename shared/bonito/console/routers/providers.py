@@ -9,7 +9,7 @@ from uuid import UUID, uuid4
 
 from pydantic import BaseModel, Field, SecretStr, StringConstraints
 
-from bonito.console.fields import Body
+from bonito.console.fields import Body, Whole
 from bonito.console.pagination import DEFAULT_LIMIT, Limit, Page, TimeCursor, cursor_of, page_of, place_of
 from bonito.console.permissions import Call, requires
 from bonito.console.problems import responses
@@ -39,6 +39,16 @@ CredentialFields = Annotated[
 ]
 
 
+PerMinute = Annotated[Whole, Field(ge=1, le=1_000_000_000)]
+
+
+class RateLimits(Body):
+    """How often documents may be sent to an embedding model, and how much of them; null is no limit of ours."""
+
+    requests_per_minute: PerMinute | None = None
+    tokens_per_minute: PerMinute | None = None
+
+
 class ProviderBody(Body):
     """A provider as it should be."""
 
@@ -66,6 +76,10 @@ class ProviderBody(Body):
         examples=["eu-central-1"],
     )
     models: Models = "all"
+    limits: RateLimits = Field(
+        default_factory=RateLimits,
+        description="Of each of its embedding models, for all workers together; questions count and never wait.",
+    )
     credential: CredentialFields | None = Field(
         default=None,
         description='As `{"api_key": "…"}`; it is sealed and never shown again. azure_openai: `api_key`, and'
@@ -83,6 +97,8 @@ class ProviderBody(Body):
             region=self.region,
             vendor=self.vendor,
             models=None if self.models == "all" else list(dict.fromkeys(self.models)),
+            requests_per_minute=self.limits.requests_per_minute,
+            tokens_per_minute=self.limits.tokens_per_minute,
         )
 
     def opened_credential(self) -> Mapping[str, str] | None:
@@ -108,6 +124,7 @@ class Provider(BaseModel):
     vendor: str | None
     region: str | None
     models: Literal["all"] | list[str] = Field(description="What may be used of it.")
+    limits: RateLimits
     has_credential: bool
     verified_at: datetime | None = Field(description="When it last accepted the credential and listed its models.")
     verification_error: str | None = Field(description="Why it did not, when it was last asked.")
@@ -224,6 +241,7 @@ def _shown(account: ProviderAccount) -> Provider:
         vendor=account.vendor,
         region=account.region,
         models="all" if account.models is None else account.models,
+        limits=RateLimits(requests_per_minute=account.requests_per_minute, tokens_per_minute=account.tokens_per_minute),
         has_credential=account.secret_id is not None,
         verified_at=account.verified_at,
         verification_error=account.verification_error,
