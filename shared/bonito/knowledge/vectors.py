@@ -8,14 +8,19 @@ from collections.abc import Sequence
 from datetime import timedelta
 from uuid import UUID
 
+import psycopg
+
 from bonito.database.pool import tenant
-from bonito.errors import KnowledgeBaseNotFound, Overloaded, RateLimited
+from bonito.errors import BonitoError, KnowledgeBaseNotFound, Overloaded, RateLimited
 from bonito.knowledge import batches, claims, embedding, generations, progress, revisions
 from bonito.knowledge.batches import Batch, Build
 from bonito.knowledge.context import Ingestion
 from bonito.knowledge.generations import Generation
 from bonito.knowledge.messages import EmbedMessage
+from bonito.knowledge.metered import MeteredEmbeddingModel
 from bonito.knowledge.retries import MAX_ATTEMPTS, explain, gave_up, is_retryable, is_unforeseen, kept
+from bonito.metering import requests
+from bonito.metering.usage import UsageRecord
 
 logger = logging.getLogger(__name__)
 
@@ -101,9 +106,17 @@ async def _fill(context: Ingestion, org_id: UUID, build: Build, generation: Gene
     if chunks:
         model = await context.models.embedding_model(org_id, generation.embedding_model)
         generations.check_fingerprint(generation, model)
+        metered = MeteredEmbeddingModel(
+            model, org_id=org_id, knowledge_base_id=build.knowledge_base_id, revision_id=build.revision_id
+        )
         ids, texts, tokens = zip(*chunks, strict=True)
-        async for done in embedding.embed_batches(model, texts, tokens=tokens, dimensions=generation.dimensions):
-            await _store(context, org_id, build, ids[done.place], done.result.vectors)
+        try:
+            async for done in embedding.embed_batches(metered, texts, tokens=tokens, dimensions=generation.dimensions):
+                await _store(context, org_id, build, ids[done.place], done.result.vectors, metered.records)
+        except (BonitoError, psycopg.Error):
+            async with tenant(context.pool, org_id) as conn:
+                await requests.insert(conn, org_id=org_id, records=metered.records)
+            raise
     async with tenant(context.pool, org_id) as conn:
         await batches.done(conn, org_id=org_id, batch=batch)
 
@@ -114,13 +127,17 @@ async def _store(
     build: Build,
     chunk_ids: Sequence[UUID],
     vectors: Sequence[array[float]],
+    records: list[UsageRecord],
 ) -> None:
+    """What was paid for, and in the same transaction the records of what it cost, which are removed then."""
     async with tenant(context.pool, org_id) as conn:
         await generations.pin_dimensions(
             conn, org_id=org_id, generation_id=build.generation_id, dimensions=len(vectors[0])
         )
     async with tenant(context.pool, org_id) as conn:
         await batches.store(conn, org_id=org_id, build=build, chunk_ids=chunk_ids, vectors=vectors)
+        await requests.insert(conn, org_id=org_id, records=records)
+    records.clear()
 
 
 async def _trouble(context: Ingestion, org_id: UUID, build: Build, batch: Batch, error: Exception) -> None:

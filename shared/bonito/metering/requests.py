@@ -47,6 +47,7 @@ PAGE: LiteralString = """
        AND (%(until)s::timestamptz IS NULL OR created_at < %(until)s::timestamptz)
        AND (%(key_id)s::uuid IS NULL OR key_id = %(key_id)s::uuid)
        AND (%(knowledge_base_id)s::uuid IS NULL OR knowledge_base_ids @> ARRAY[%(knowledge_base_id)s::uuid])
+       AND (%(operation)s::text IS NULL OR operation = %(operation)s::text)
        AND (%(model)s::text IS NULL OR model_used = %(model)s::text OR model_requested = %(model)s::text)
        AND (%(status)s::integer IS NULL OR status = %(status)s::integer)
        AND (%(is_error)s::boolean IS NULL OR (status >= 400) = %(is_error)s::boolean)
@@ -90,6 +91,7 @@ class RequestFilter:
     until: datetime | None = None
     key_id: UUID | None = None
     knowledge_base_id: UUID | None = None
+    operation: str | None = None
     model: str | None = None
     status: int | None = None
     is_error: bool | None = None

@@ -7,7 +7,8 @@ from datetime import datetime
 from typing import Literal, Protocol
 from uuid import UUID
 
-Operation = Literal["chat.completions", "completions", "embeddings"]
+# The last is no request of a caller's: ingestion embedding the chunks of a document.
+Operation = Literal["chat.completions", "completions", "embeddings", "embeddings.ingest"]
 RetrievalStatus = Literal["ok", "empty", "failed"]
 
 

@@ -12,13 +12,13 @@ from uuid import UUID
 from bonito.database.pool import Pool, tenant
 from bonito.errors import Overloaded, RateLimited
 from bonito.providers.base import EmbeddingModel, EmbeddingResult, Purpose
+from bonito.providers.batching import estimated_tokens
 
 # A worker waits so long with its call in hand; when its turn is further away, the call goes back to the queue.
 PATIENCE = timedelta(seconds=5)
 # All leave a model alone for so long that refused a call without saying when to come back.
 DEFAULT_PAUSE_S = 2.0
 LONGEST_PAUSE_S = 3600.0
-BYTES_PER_TOKEN = 4  # of English; what an estimate was wrong by is charged with the next call
 
 TAKE: LiteralString = """
     SELECT is_taken, wait_s
@@ -97,11 +97,12 @@ class PacedEmbeddingModel:
         self.max_batch_tokens, self.max_parallel = model.max_batch_tokens, model.max_parallel
         self.price_nano_usd = model.price_nano_usd
         self._model, self._turns, self._patience = model, turns, patience
-        self._owed_tokens = 0  # by which the calls so far were estimated too low, or too high where it is negative
+        # By how much the calls so far were estimated too low, or too high where it is negative: the next one pays it.
+        self._owed_tokens = 0
 
     async def embed(self, texts: Sequence[str], *, purpose: Purpose = "document") -> EmbeddingResult:
         """As the model's own; and Overloaded where the turn is too far away."""
-        estimate = sum(len(text.encode(errors="replace")) // BYTES_PER_TOKEN + 1 for text in texts)
+        estimate = estimated_tokens(texts)
         await self._wait(estimate, purpose)
         try:
             result = await self._model.embed(texts, purpose=purpose)

@@ -21,7 +21,7 @@ from bonito.knowledge.generations import Generation, Pinned
 from bonito.knowledge.messages import EmbedMessage, IngestMessage, SyncMessage
 from bonito.knowledge.parsing import registry
 from bonito.knowledge.parsing.base import ParsedDocument, ParseLimits
-from bonito.providers.base import EmbeddingModel
+from bonito.providers.base import EmbeddingModel, EmbeddingResult
 from tests.integration.knowledge.served import HashModels
 
 PINNED = Pinned(
@@ -75,9 +75,14 @@ class Folders:
 
 
 class CountingModels:
-    """HashModels that remember which texts were paid for, and fail when they are told to."""
+    """HashModels that remember which texts were paid for, and fail when they are told to.
+
+    `shape` holds attributes that the models have instead of their own, `answers` what they answer next.
+    """
 
     def __init__(self) -> None:
+        self.shape: dict[str, Any] = {}
+        self.answers: list[EmbeddingResult] = []
         self.paid: list[str] = []
         self.failures: list[Exception] = []
         self.gate: asyncio.Event | None = None
@@ -93,6 +98,8 @@ class _Counting:
         self.max_input_tokens, self.max_batch = model.max_input_tokens, model.max_batch
         self.max_batch_tokens, self.max_parallel = model.max_batch_tokens, model.max_parallel
         self.price_nano_usd = model.price_nano_usd
+        for name, value in owner.shape.items():
+            setattr(self, name, value)
 
     async def embed(self, texts: Any, *, purpose: Any = "document") -> Any:
         if self._owner.gate is not None:
@@ -100,6 +107,8 @@ class _Counting:
         if self._owner.failures:
             raise self._owner.failures.pop(0)
         self._owner.paid.extend(texts)
+        if self._owner.answers:
+            return self._owner.answers.pop(0)
         return await self._model.embed(texts, purpose=purpose)
 
 

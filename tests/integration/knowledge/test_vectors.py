@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import math
+from array import array
 from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
@@ -13,11 +15,13 @@ import pytest
 from pgvector import Vector
 
 from bonito.database.pool import Pool, tenant
-from bonito.errors import InvalidRequest, Overloaded, ProviderTimeout, RateLimited
+from bonito.errors import InvalidRequest, Overloaded, ProviderFailed, ProviderTimeout, RateLimited
 from bonito.knowledge import batches, claims, ingestion, revisions, vectors
 from bonito.knowledge.messages import EmbedMessage, IngestMessage
 from bonito.knowledge.retries import Leases
+from bonito.providers.base import EmbeddingResult, Usage
 from tests.integration.knowledge.ingesting import PINNED, World, prose
+from tests.integration.knowledge.served import vector_of
 
 EXPIRE = (
     "UPDATE kb_documents SET lease_until = now() - interval '1 second' WHERE lease_until IS NOT NULL RETURNING id",
@@ -318,6 +322,101 @@ async def test_vectors_of_another_length_end_the_document_at_once(world: World) 
     assert await world.statuses() == {"a.txt": "error"}
     assert "8 dimensions where 9 are expected" in (await world.error("a.txt") or "")
     assert await world.rows("SELECT * FROM kb_batches") == []
+
+
+USED = """
+    SELECT operation, model_used, provider, status, error_code, input_tokens, is_estimated, inference_cost_nano_usd,
+           key_id, request_id, knowledge_base_ids
+      FROM gateway_requests ORDER BY created_at, id
+"""
+
+
+async def test_every_call_leaves_its_tokens_and_its_cost_among_the_requests(world: World) -> None:
+    world.models.shape = {"price_nano_usd": 20_000_000, "max_batch": 4}
+    world.write("a.txt", prose("barometer", 60))
+    messages = await ingest(world, "a.txt")
+    for message in messages:
+        await embed(world, message)
+
+    rows = await world.rows(USED)
+    chunks = len(world.models.paid)
+    revision = str(EmbedMessage.from_json(messages[0]).revision_id)
+    assert len(rows) > len(messages)
+    assert max(row[5] for row in rows) == 4
+    assert sum(row[5] for row in rows) == chunks, "the model counts a token for a text"
+    assert sum(row[7] for row in rows) == 20 * chunks
+    common = ("embeddings.ingest", "test/hash", "test", 200, None, None, revision, [world.base_id])
+    assert [row[:5] + row[8:] for row in rows] == [common] * len(rows)
+    await check_served_once(world)
+
+
+async def test_an_unknown_price_is_not_nothing_and_tokens_that_nobody_told_are_estimated(world: World) -> None:
+    vectors = tuple(vector_of("x") for _ in range(1))
+    world.models.answers = [EmbeddingResult(vectors)]
+    await world.drop("a.txt", "twelve words")
+
+    (row,) = await world.rows(USED)
+    assert row[5:8] == (len("twelve words") // 4 + 1, True, None)
+
+
+async def test_a_call_that_failed_is_recorded_and_one_that_had_no_turn_is_not(world: World) -> None:
+    world.write("a.txt", prose("barometer"))
+    await world.changed("a.txt")
+    world.models.failures += [RateLimited("Slow down."), Overloaded("The limit is reached."), ProviderTimeout("No.")]
+
+    await world.settle()
+
+    assert [row[3:7] for row in await world.rows(USED)] == [
+        (429, "rate_limit_exceeded", None, False),
+        (504, "upstream_timeout", None, False),
+        (200, None, len(world.models.paid), False),
+    ]
+
+
+async def test_what_succeeded_beside_a_failure_is_stored_recorded_and_not_paid_again(world: World) -> None:
+    world.models.shape = {"max_batch": 1, "max_parallel": 4, "price_nano_usd": 1_000_000}
+    world.write("a.txt", prose("barometer", 60))
+    await world.changed("a.txt")
+    world.models.failures += [ProviderTimeout("The model did not answer in time.")] * 2
+
+    failures = await world.settle()
+
+    rows = await world.rows(USED)
+    assert len(failures) == 1
+    assert sorted(row[3] for row in rows) == [200] * len(world.models.paid) + [504] * 2
+    assert sum(row[7] or 0 for row in rows) == len(world.models.paid)
+    await check_served_once(world)
+
+
+@pytest.mark.parametrize("vector", [[math.nan] * 8, [0.0] * 8], ids=["nan", "zeros"])
+async def test_vectors_of_no_use_are_recorded_as_paid_and_not_stored(world: World, vector: list[float]) -> None:
+    world.write("a.txt", prose("barometer"))
+    (message,) = await ingest(world, "a.txt")
+    world.models.answers = [EmbeddingResult((array("f", vector),), Usage(input_tokens=9))]
+    world.models.shape = {"max_batch": 1, "price_nano_usd": 1_000_000}
+
+    with pytest.raises(ProviderFailed):
+        await embed(world, message)
+
+    assert [row[5:8] for row in await world.rows(USED)] == [(9, False, 9)]
+    assert await world.rows("SELECT * FROM kb_index") == []
+    await embed(world, message)
+    assert await world.statuses() == {"a.txt": "ready"}
+
+
+async def test_a_call_holds_no_more_tokens_than_the_model_takes(world: World) -> None:
+    world.models.shape = {"max_batch_tokens": 130}
+    await world.drop("a.txt", prose("barometer", 60))
+
+    counted = dict(await world.rows("SELECT content, token_count FROM kb_chunks"))
+    calls = [row[5] for row in await world.rows(USED)]
+    assert len(calls) > 1
+    begin = 0
+    for texts in calls:
+        tokens = [counted[text] for text in world.models.paid[begin : begin + texts]]
+        assert sum(tokens) <= 130
+        begin += texts
+    assert begin == len(world.models.paid)
 
 
 async def test_a_refusal_ends_the_document_at_once(world: World) -> None:
