@@ -6,13 +6,20 @@ import asyncio
 import base64
 from array import array
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import openai
 import pytest
 
-from tests.integration.gateway.conftest import Gateway, add_provider, make_key
+from bonito.database.pool import tenant
+from bonito.providers import accounts
+from bonito.providers.accounts import ProviderSettings
+from tests.integration.gateway.conftest import BOX, Gateway, add_provider, make_key
 from tests.stub_provider import StubProvider
+from tests.unit.providers.conftest import Serve, serve
+from tests.unit.providers.test_azure_openai import KEY, SMALL, Resource
+
+__all__ = ["serve"]
 
 
 async def test_models_are_listed_by_provider_and_model(gateway: Gateway, stub: StubProvider) -> None:
@@ -72,6 +79,30 @@ async def test_embeddings_pass_through_with_the_key(gateway: Gateway, stub: Stub
     assert stub.received[-1].json()["input"] == [1, 2, 3]
     assert (row["operation"], row["input_tokens"], row["output_tokens"]) == ("embeddings", 8, None)
     assert not row["is_estimated"]
+
+
+async def test_embeddings_cost_by_the_catalogues_price_and_chats_have_none_yet(gateway: Gateway, serve: Serve) -> None:
+    settings = ProviderSettings("az", "azure_openai", await serve(Resource().handle), models=[SMALL])
+    async with tenant(gateway.pool, gateway.org_id) as conn:
+        await accounts.create(
+            conn,
+            BOX,
+            org_id=gateway.org_id,
+            provider_id=uuid4(),
+            secret_id=uuid4(),
+            settings=settings,
+            credential={"api_key": KEY},
+        )
+    gateway.registry.forget(gateway.org_id)
+
+    answer = await gateway.client().embeddings.create(model=f"az/{SMALL}", input=["a", "bb"])
+    with pytest.raises(openai.BadRequestError, match="has no operation chat"):
+        await gateway.client().chat.completions.create(model=f"az/{SMALL}", messages=[{"role": "user", "content": "x"}])
+    embedded, refused = await gateway.rows()
+
+    assert [entry.embedding[0] for entry in answer.data] == [1.0, 2.0]
+    assert (embedded["input_tokens"], embedded["inference_cost_nano_usd"]) == (6, 6 * 22)
+    assert (refused["status"], refused["inference_cost_nano_usd"]) == (400, None)
 
 
 async def test_many_embeddings_pass_without_being_parsed(gateway: Gateway, stub: StubProvider) -> None:
