@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
-import os
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from uuid import UUID
 
 from psycopg import AsyncConnection
 
+from bonito.clouds.private_files import read_private, write_once, write_private
 from bonito.database.pool import Connection
 from bonito.errors import InvalidSettings, NotFound, UnreadableSecret
 
@@ -228,44 +228,17 @@ def load_keys(data_dir: Path) -> list[bytes]:
     """
     path = data_dir / KEY_FILE
     if not path.exists():
-        _write_once(path, _encoded(secrets.token_bytes(KEY_BYTES)))
-    return parse_keys(_read_private(path))
+        write_once(path, _encoded(secrets.token_bytes(KEY_BYTES)))
+    return parse_keys(read_private(path))
 
 
 def add_key(data_dir: Path) -> None:
     """Put a new newest key into the key file; `rotate` then re-seals, organization by organization."""
     path = data_dir / KEY_FILE
-    text = _encoded(secrets.token_bytes(KEY_BYTES)) + _read_private(path)
+    text = _encoded(secrets.token_bytes(KEY_BYTES)) + read_private(path)
     fresh = path.with_suffix(f".{secrets.token_hex(8)}")
-    _write_private(fresh, text)
+    write_private(fresh, text)
     fresh.replace(path)
-
-
-def _write_once(path: Path, text: str) -> None:
-    """Appear whole or not at all: written aside, then linked, which fails where another process was first."""
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    fresh = path.with_suffix(f".{secrets.token_hex(8)}")
-    _write_private(fresh, text)
-    try:
-        os.link(fresh, path)
-    except FileExistsError:
-        return
-    finally:
-        fresh.unlink()
-
-
-def _write_private(path: Path, text: str) -> None:
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _read_private(path: Path) -> str:
-    with path.open(encoding="ascii", errors="replace") as file:
-        if os.fstat(file.fileno()).st_mode & 0o077:
-            raise InvalidSettings(f"{path} may be read by others than its owner; run `chmod 600 {path}`")
-        return file.read()
 
 
 def _encoded(key: bytes) -> str:
