@@ -76,6 +76,22 @@ class Settings(BaseModel):
     deployment_buckets: str = Field(
         default="", description="Further buckets of this deployment, comma-separated; none of them is ever a source."
     )
+    public_url: str = Field(
+        default="",
+        pattern=r"^(https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?(/[A-Za-z0-9._~-]+)*)?$",
+        description="Where everybody reaches /api, as https://bonito.example.com; customers' clouds know Bonito by it.",
+    )
+    signing_key: str = Field(
+        default="",
+        description="Keys that sign Bonito's tokens, newest first, comma-separated: ARNs (AWS KMS), key URLs with a "
+        "version (Key Vault), key versions (Cloud KMS); absent: a file in data_dir.",
+    )
+    secret_prefix: str = Field(
+        default="",
+        pattern=r"^[A-Za-z0-9/_.-]{0,80}$",
+        description="What the names of customers' secrets begin with, before the organization's id; absent: bonito/, "
+        "or bonito- on Azure and Google Cloud, whose names have no slashes.",
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="Least severity that is logged."
     )

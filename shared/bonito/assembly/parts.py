@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 
+from bonito.assembly.identity import issuer_of
 from bonito.assembly.stores import LocalStores
 from bonito.clouds.base import MessageQueue
 from bonito.database.pool import Pool, open_pool
@@ -21,6 +22,8 @@ from bonito.providers.local.embedding import LocalEmbeddingModel
 from bonito.providers.registry import ProviderRegistry
 from bonito.settings import Settings
 from bonito.tenancy import secrets
+from bonito.tenancy.accesses import Accesses
+from bonito.tenancy.named_secrets import NamedSecrets, StoredSecrets
 from bonito.tenancy.secrets import SecretBox
 
 
@@ -37,6 +40,7 @@ class Parts:
         searcher: over knowledge bases.
         usage: takes a record of each request.
         embedding: the local model; None where this process serves no local models.
+        accesses: to customers' cloud accounts.
     """
 
     settings: Settings
@@ -47,6 +51,7 @@ class Parts:
     searcher: Searcher
     usage: PostgresUsageSink
     embedding: LocalEmbeddingModel | None
+    accesses: Accesses
 
     def ingestion(self, parser: ParserProcess) -> Ingestion:
         """What the steps of ingestion work with."""
@@ -87,9 +92,14 @@ async def assembled(
         if embedding is not None:
             stack.callback(embedding.close)
         registry = ProviderRegistry(pool, box, client, local_embedding=embedding)
+        accesses = Accesses(
+            cloud=settings.cloud,
+            issuer=issuer_of(settings, may_make_key=is_laptop),
+            secrets=NamedSecrets(StoredSecrets(pool, box), cloud=settings.cloud, prefix=settings.secret_prefix),
+        )
         usage = PostgresUsageSink(pool)
         stack.push_async_callback(usage.aclose)
-        yield Parts(settings, pool, box, registry, queue, Searcher(pool, registry), usage, embedding)
+        yield Parts(settings, pool, box, registry, queue, Searcher(pool, registry), usage, embedding, accesses)
 
 
 def _box(settings: Settings, *, may_make_key: bool) -> SecretBox:

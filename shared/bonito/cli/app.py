@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from bonito import __version__
-from bonito.cli import access, deployment, knowledge
+from bonito.cli import access, connections, deployment, knowledge
 from bonito.cli.chat import chat
 from bonito.cli.invoking import invoke
 
@@ -21,6 +21,8 @@ app = typer.Typer(
 app.add_typer(knowledge.app, name="kb")
 app.add_typer(access.keys, name="keys")
 app.add_typer(access.providers, name="providers")
+app.add_typer(connections.connections, name="connections")
+app.add_typer(connections.secrets, name="secrets")
 app.add_typer(access.models, name="models")
 app.add_typer(access.logs, name="logs")
 app.add_typer(deployment.admin, name="admin")

@@ -14,6 +14,7 @@ import httpx
 import typer
 from rich.progress import Progress
 
+from bonito.cli.connections import id_of
 from bonito.cli.session import CommandFailed, Session, command, console, fields, refusal, table, unreachable
 from bonito.clouds.local import is_ignored
 
@@ -43,7 +44,7 @@ def create(
     account: Annotated[str | None, typer.Option(help="azure_blob: the storage account.")] = None,
     prefix: Annotated[str | None, typer.Option(help="Only objects below this prefix.")] = None,
     region: Annotated[str | None, typer.Option(help="s3: the bucket's region.")] = None,
-    connection: Annotated[str | None, typer.Option(help="Id of the connection that may read the source.")] = None,
+    connection: Annotated[str | None, typer.Option(help="Name or id of the connection that may read it.")] = None,
     description: Annotated[str | None, typer.Option(help="What is in it.")] = None,
     chunk_size: Annotated[int | None, typer.Option(help="Tokens per chunk at most.")] = None,
     chunk_overlap: Annotated[int | None, typer.Option(help="Tokens that neighbouring chunks share.")] = None,
@@ -55,7 +56,7 @@ def create(
     folder = str(path.resolve()) if path else None
     described = {
         "type": source, "path": folder, "bucket": bucket, "container": container, "account": account,
-        "prefix": prefix, "region": region, "connection": connection,
+        "prefix": prefix, "region": region, "connection": id_of(session, connection) if connection else None,
     }  # fmt: skip
     body = {
         "name": name, "description": description, "source": _given(described), "chunk_size": chunk_size,

@@ -11,8 +11,10 @@ from bonito.console import problems
 from bonito.console.edge import Edge
 from bonito.console.routers import (
     audit,
+    connections,
     documents,
     health,
+    identity,
     invites,
     keys,
     knowledge_bases,
@@ -22,6 +24,7 @@ from bonito.console.routers import (
     organization,
     providers,
     search,
+    secrets,
     syncs,
     tokens,
 )
@@ -30,6 +33,7 @@ from bonito.console.services import Services
 # Every router of /api, in the order in which paths are tried.
 ROUTERS = (
     health.router,
+    identity.router,
     organization.router,
     members.router,
     invites.router,
@@ -40,6 +44,8 @@ ROUTERS = (
     documents.router,
     syncs.router,
     search.router,
+    connections.router,
+    secrets.router,
     providers.router,
     models.router,
     logs.router,

@@ -11,6 +11,7 @@ from bonito.metering.usage import UsageSink
 from bonito.providers.base import EmbeddingModels
 from bonito.providers.registry import ProviderRegistry
 from bonito.settings import Settings
+from bonito.tenancy.accesses import Accesses
 from bonito.tenancy.secrets import SecretBox
 
 
@@ -26,3 +27,4 @@ class Services:
     registry: ProviderRegistry
     searcher: Searcher
     usage: UsageSink
+    accesses: Accesses

@@ -15,7 +15,7 @@ from bonito.knowledge import bases, generations, language
 from bonito.knowledge.bases import KnowledgeBase, Options
 from bonito.knowledge.generations import Generation, Pinned
 from bonito.knowledge.metadata import Metadata
-from bonito.knowledge.sources import PRINTABLE, SourceConfig, SourcePolicy
+from bonito.knowledge.sources import PRINTABLE, SourceConfig, SourcePolicy, check_connection
 from bonito.providers.base import EmbeddingModels
 
 DEFAULT_OVERLAP = 50
@@ -167,13 +167,15 @@ async def create_base(
     """Create a base and its first generation, which is built as documents come.
 
     Raises:
-        InvalidRequest: a source that this deployment does not read, or an unknown model or language.
+        InvalidRequest: a source that this deployment does not read or the connection not reach, or an unknown model or
+            language.
         AlreadyExists: the name is taken.
     """
     knowledge_base_id, options = uuid4(), new.options()
     source = sources.admit(new.source, knowledge_base_id=knowledge_base_id)
     pinned = await _pin(pool, models, org_id=org_id, options=options)
     async with tenant(pool, org_id) as conn:
+        await check_connection(conn, org_id=org_id, source=source)
         return await bases.create(
             conn,
             org_id=org_id,
@@ -265,7 +267,8 @@ def _check_source(base: KnowledgeBase, change: KnowledgeBaseChange, sources: Sou
     if change.source is None:
         return
     asked = sources.admit(change.source, knowledge_base_id=base.id)
-    if (asked.type, asked.bucket, asked.prefix) != (base.source_type, base.source_bucket, base.source_prefix):
+    present = (base.source_type, base.source_bucket, base.source_prefix, base.connection_id)
+    if (asked.type, asked.bucket, asked.prefix, asked.connection_id) != present:
         raise InvalidRequest(
             "The source of a knowledge base is for life; create another one for another source.", param="source"
         )

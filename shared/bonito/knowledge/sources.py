@@ -11,9 +11,12 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from bonito.clouds.base import StoreType
-from bonito.errors import InvalidRequest
+from bonito.database.pool import Connection as DatabaseConnection
+from bonito.errors import InvalidRequest, NotFound
 from bonito.knowledge.bases import Source
 from bonito.settings import Settings
+from bonito.tenancy import connections
+from bonito.tenancy.connections import Cloud
 
 StoreName = Annotated[str, StringConstraints(min_length=1, max_length=255, pattern=r"^[A-Za-z0-9][A-Za-z0-9._$-]*$")]
 PRINTABLE = r"^[^\x00-\x1f\x7f]*$"
@@ -76,6 +79,10 @@ SourceConfig = Annotated[
 ]
 
 
+# Where each kind of store is, and so of which cloud the connection is that reads it.
+CLOUD_OF: dict[StoreType, Cloud] = {"s3": "aws", "azure_blob": "azure", "gcs": "gcp"}
+
+
 @dataclass(frozen=True)
 class SourcePolicy:
     """Which sources this deployment reads.
@@ -84,25 +91,34 @@ class SourcePolicy:
         readable: types of store; every other one is refused, not stored and then never read.
         local_roots: folders, resolved, below which `local` sources may lie.
         private: Bonito's own folders, resolved, which no source may contain or lie in.
+        own_buckets: the deployment's, in small letters; on Azure `account/container`, or an account with all it has.
     """
 
     readable: frozenset[StoreType]
     local_roots: tuple[Path, ...] = ()
     private: tuple[Path, ...] = ()
+    own_buckets: frozenset[str] = frozenset()
 
     @classmethod
     def of(cls, settings: Settings) -> SourcePolicy:
         """The policy of a deployment.
 
-        In a cloud there is no folder to read (T9), and no disk that uploads could stay on.
+        Buckets of customers are read everywhere, through their connections. In a cloud there is no folder to read (T9),
+        and no disk that uploads could stay on.
         """
+        own_buckets = frozenset(
+            name.strip().lower()
+            for name in (settings.upload_bucket, *settings.deployment_buckets.split(","))
+            if name.strip()
+        )
         if settings.cloud != "local":
-            return cls(readable=frozenset())
+            return cls(readable=frozenset(CLOUD_OF), own_buckets=own_buckets)
         named = [Path(root) for root in settings.local_roots.split(os.pathsep) if root]
         return cls(
-            readable=frozenset({"local", "upload"}),
+            readable=frozenset({"local", "upload", *CLOUD_OF}),
             local_roots=tuple(root.resolve() for root in named),
             private=(settings.data_dir.resolve(),),
+            own_buckets=own_buckets,
         )
 
     def admit(self, config: SourceConfig, *, knowledge_base_id: UUID) -> Source:
@@ -116,7 +132,7 @@ class SourcePolicy:
             InvalidRequest: this deployment does not read such a source, or the folder is not one it may read.
         """
         if config.type not in self.readable:
-            known = " and ".join(sorted(self.readable)) or "none yet"
+            known = ", ".join(sorted(self.readable))
             raise InvalidRequest(
                 f"This deployment does not read sources of the type {config.type}; it reads: {known}.",
                 param="source.type",
@@ -126,7 +142,30 @@ class SourcePolicy:
             return Source(type="local", config={"type": "local", "path": str(folder)}, bucket=str(folder))
         if isinstance(config, UploadSource):
             return Source(type="upload", config={"type": "upload"}, bucket=str(knowledge_base_id))
-        raise AssertionError(f"{config.type} is called readable and has no store")
+        return self._of_cloud(config)
+
+    def check_bucket(self, bucket: str, *, param: str) -> None:
+        """Refuse a bucket of the deployment itself: nobody's source, whatever access he brings (T9); InvalidRequest."""
+        name = bucket.lower()
+        if name in self.own_buckets or name.partition("/")[0] in self.own_buckets:
+            raise InvalidRequest(f"{bucket} is this deployment's own.", param=param)
+
+    def _of_cloud(self, config: S3Source | AzureBlobSource | GcsSource) -> Source:
+        if config.connection is None:
+            raise InvalidRequest(
+                "A source in a cloud names the connection that may read it; `POST /api/connections` makes one.",
+                param="source.connection",
+            )
+        bucket = f"{config.account}/{config.container}" if isinstance(config, AzureBlobSource) else config.bucket
+        bucket = connections.canonical(CLOUD_OF[config.type], bucket)
+        self.check_bucket(bucket, param="source.container" if config.type == "azure_blob" else "source.bucket")
+        return Source(
+            type=config.type,
+            config=config.model_dump(mode="json", exclude_none=True),
+            bucket=bucket,
+            prefix=config.prefix,
+            connection_id=config.connection,
+        )
 
     def folder(self, path: str) -> Path:
         """The folder of a `local` source, symbolic links followed; InvalidRequest unless it may be read.
@@ -159,4 +198,27 @@ class SourcePolicy:
             )
         return InvalidRequest(
             "The folder is not below one of this deployment's BONITO_LOCAL_ROOTS.", param="source.path"
+        )
+
+
+async def check_connection(conn: DatabaseConnection, *, org_id: UUID, source: Source) -> None:
+    """Refuse a source whose connection does not reach it; until the transaction ends the connection stays as it is.
+
+    Raises:
+        InvalidRequest: there is no such connection, it is of another cloud, or does not allow the bucket.
+    """
+    if source.connection_id is None:
+        return
+    try:
+        connection = await connections.share(conn, org_id=org_id, connection_id=source.connection_id)
+    except NotFound as error:
+        raise InvalidRequest(error.message, param="source.connection") from error
+    if connection.cloud != CLOUD_OF[source.type]:
+        raise InvalidRequest(
+            f"The connection {connection.name} is of {connection.cloud}, the source is not.", param="source.connection"
+        )
+    if source.bucket not in connection.buckets:
+        raise InvalidRequest(
+            f"The connection {connection.name} is not for {source.bucket}; add that to its buckets.",
+            param="source.connection",
         )

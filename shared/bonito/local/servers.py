@@ -59,19 +59,22 @@ def console_app(parts: Parts) -> ASGIApp:
             registry=parts.registry,
             searcher=parts.searcher,
             usage=parts.usage,
+            accesses=parts.accesses,
         )
     )
 
 
 class OnePort:
-    """Both applications on one port: /api is the console's, everything else the gateway's."""
+    """Both applications on one port: /api and /.well-known are the console's, everything else the gateway's."""
 
     def __init__(self, parts: Parts) -> None:
         self._gateway, self._console = gateway_app(parts), console_app(parts)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI's entry."""
-        is_console = scope["type"] == "http" and (scope["path"] == "/api" or scope["path"].startswith("/api/"))
+        is_console = scope["type"] == "http" and (
+            scope["path"] == "/api" or scope["path"].startswith(("/api/", "/.well-known/"))
+        )
         await (self._console if is_console else self._gateway)(scope, receive, send)
 
 

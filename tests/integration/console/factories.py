@@ -67,6 +67,21 @@ async def provider_id(world: World) -> str:
     )
 
 
+async def connection_id(world: World) -> str:
+    fields = {"cloud": "aws", "credential": CREDENTIAL, "buckets": ["company-documents"]}
+    return str((await world.made("/api/connections", name=f"connection {uuid4()}", **fields))["id"])
+
+
+async def secret_name(world: World) -> str:
+    name = f"secret-{uuid4()}"
+    answer = await world.client.post("/api/secrets", json={"name": name, "value": "{}"})
+    assert answer.status_code == 200, answer.text
+    return name
+
+
+# A secret that is not there: a trial ends without a call.
+CREDENTIAL = {"secret": "nowhere"}
+
 FACTORIES: Mapping[str, Callable[[World], Awaitable[str]]] = {
     "key_id": key_id,
     "token_id": token_id,
@@ -75,6 +90,8 @@ FACTORIES: Mapping[str, Callable[[World], Awaitable[str]]] = {
     "name_or_id": name_or_id,
     "document_id": document_id,
     "provider_id": provider_id,
+    "connection_id": connection_id,
+    "secret_name": secret_name,
 }
 
 # What is sent to a route, by its name: the arguments of httpx; without an entry an empty JSON object.
@@ -83,5 +100,6 @@ BODIES: Mapping[str, Mapping[str, Any]] = {
     "change_document": {"json": {"metadata": {"category": "policy"}}},
     "search_knowledge_base": {"json": {"query": "How many days?"}},
     "change_provider": {"json": {"name": "p", "type": "openai_compatible", "base_url": "http://127.0.0.1:9/v1"}},
+    "change_connection": {"json": {"name": "c", "cloud": "aws", "credential": CREDENTIAL}},
     "upload_documents": {"files": {"files": ("sick.md", b"# Sick leave")}},
 }

@@ -22,6 +22,7 @@ def serving(database: Database, data_dir: Path) -> Iterator[str]:
     """Serve until the block ends; the address is yielded."""
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
+    listener.listen()  # whoever calls before the server is up waits, and is not refused
     stop: list[uvicorn.Server] = []
 
     async def serve() -> None:

@@ -14,8 +14,11 @@ from bonito.knowledge.search import Searcher
 from bonito.metering.sinks import ImmediateUsageSink
 from bonito.providers.registry import ProviderRegistry
 from bonito.settings import Settings
+from bonito.tenancy.accesses import Accesses
+from bonito.tenancy.named_secrets import NamedSecrets, StoredSecrets
 from bonito.tenancy.secrets import SecretBox
 from tests.integration.knowledge.served import HashModels
+from tests.unit.clouds.playing import issuer
 
 
 class ListQueue:
@@ -37,6 +40,11 @@ def loopback_client() -> EgressClient:
     return EgressClient(EgressPolicy().with_loopback(), lookup=no_names)
 
 
+def make_accesses(pool: Pool, box: SecretBox) -> Accesses:
+    """With an issuer that no cloud reaches, and secrets in the database."""
+    return Accesses(cloud="local", issuer=issuer(), secrets=NamedSecrets(StoredSecrets(pool, box)))
+
+
 def make_services(pool: Pool, data_dir: Path | None = None, client: EgressClient | None = None) -> Services:
     """Without a data directory nothing may be uploaded; without a client no provider may be called."""
     box = SecretBox([bytes(32)])
@@ -49,4 +57,5 @@ def make_services(pool: Pool, data_dir: Path | None = None, client: EgressClient
         registry=ProviderRegistry(pool, box, client or loopback_client()),
         searcher=Searcher(pool, HashModels()),
         usage=ImmediateUsageSink(pool),
+        accesses=make_accesses(pool, box),
     )

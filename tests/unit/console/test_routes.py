@@ -17,7 +17,13 @@ from tests.integration.console.routes import RouteInfo, routes_of
 ROUTES = list(routes_of(create_app(cast("Services", None))))
 
 # Nothing else is open: they answer before anybody has a token, or that nobody needs one.
-OPEN = {"GET /healthz", "GET /readyz", "POST /api/invites/accept"}
+OPEN = {
+    "GET /healthz",
+    "GET /readyz",
+    "GET /.well-known/openid-configuration",
+    "GET /.well-known/jwks.json",
+    "POST /api/invites/accept",
+}
 
 # They change nothing, and are POST because a query belongs into a body.
 QUERIES = {"POST /api/knowledge-bases/{name_or_id}/search"}

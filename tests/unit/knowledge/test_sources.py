@@ -116,18 +116,48 @@ def test_a_cloud_deployment_reads_no_folder_and_no_disk(place: Path, cloud: str)
         assert raised.value.param == "source.type"
 
 
-@pytest.mark.parametrize(
-    "config",
+CLOUD_SOURCES = pytest.mark.parametrize(
+    ("config", "bucket"),
     [
-        {"type": "s3", "bucket": "b"},
-        {"type": "azure_blob", "account": "a", "container": "c"},
-        {"type": "gcs", "bucket": "b"},
+        ({"type": "s3", "bucket": "Papers", "prefix": "hr/", "region": "eu-central-1"}, "Papers"),
+        ({"type": "azure_blob", "account": "Example", "container": "papers", "prefix": "hr/"}, "example/papers"),
+        ({"type": "gcs", "bucket": "papers", "prefix": "hr/"}, "papers"),
     ],
-    ids=lambda config: str(config["type"]),
+    ids=["s3", "azure_blob", "gcs"],
 )
-def test_a_store_that_nothing_reads_yet_is_refused(place: Path, config: dict[str, str]) -> None:
-    with pytest.raises(InvalidRequest, match="it reads: local and upload"):
+
+
+@CLOUD_SOURCES
+@pytest.mark.parametrize("cloud", ["local", "aws", "azure", "gcp"])
+def test_a_bucket_is_read_in_every_deployment_through_a_connection(
+    place: Path, config: dict[str, str], bucket: str, cloud: str
+) -> None:
+    connection = uuid4()
+
+    source = admit(policy(place, cloud=cloud), **config, connection=str(connection))
+
+    assert (source.type, source.bucket, source.prefix) == (config["type"], bucket, "hr/")
+    assert source.connection_id == connection
+    assert source.config == config | {"connection": str(connection)}
+
+
+@CLOUD_SOURCES
+def test_a_bucket_without_a_connection_is_refused(place: Path, config: dict[str, str], bucket: str) -> None:
+    with pytest.raises(InvalidRequest) as raised:
         admit(policy(place), **config)
+    assert raised.value.param == "source.connection"
+
+
+@CLOUD_SOURCES
+@pytest.mark.parametrize("setting", ["upload_bucket", "deployment_buckets"])
+def test_the_deployments_own_buckets_are_nobodys_source(
+    place: Path, config: dict[str, str], bucket: str, setting: str
+) -> None:
+    own = bucket.upper() if setting == "upload_bucket" else f"other, {bucket.partition('/')[0]}"
+    chosen = SourcePolicy.of(Settings.model_validate({"data_dir": place / "data", setting: own}))
+
+    with pytest.raises(InvalidRequest, match="deployment's own"):
+        admit(chosen, **config, connection=str(uuid4()))
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -270,7 +270,9 @@ GRANT EXECUTE ON FUNCTION append_audit TO bonito_runtime;
 CREATE POLICY lookup ON gateway_keys FOR SELECT TO bonito_lookup USING (true);
 CREATE POLICY lookup ON personal_tokens FOR SELECT TO bonito_lookup USING (true);
 CREATE POLICY lookup ON memberships FOR SELECT TO bonito_lookup USING (true);
+CREATE POLICY lookup ON connections FOR SELECT TO bonito_lookup USING (true);
 GRANT SELECT ON gateway_keys, personal_tokens, memberships TO bonito_lookup;
+GRANT SELECT (org_id, id, buckets) ON connections TO bonito_lookup;
 
 CREATE FUNCTION find_gateway_key(p_key_hash bytea)
     RETURNS TABLE (org_id uuid, key_id uuid, expires_at timestamptz, revoked_at timestamptz, knowledge_base_ids uuid[])

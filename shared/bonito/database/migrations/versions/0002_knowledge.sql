@@ -265,7 +265,7 @@ CREATE POLICY lookup ON kb_generations FOR SELECT TO bonito_lookup USING (true);
 CREATE POLICY lookup ON kb_syncs FOR SELECT TO bonito_lookup USING (true);
 CREATE POLICY lookup ON kb_documents FOR SELECT TO bonito_lookup USING (true);
 CREATE POLICY lookup ON kb_revisions FOR SELECT TO bonito_lookup USING (true);
-GRANT SELECT (org_id, id, source_type, source_bucket, source_prefix, sync_schedule, sync_timezone, next_sync_at, deleted_at)
+GRANT SELECT (org_id, id, source_type, source_bucket, source_prefix, connection_id, sync_schedule, sync_timezone, next_sync_at, deleted_at)
     ON knowledge_bases TO bonito_lookup;
 GRANT SELECT (org_id, id, status, retired_at) ON kb_generations TO bonito_lookup;
 GRANT SELECT (org_id, id, status, lease_until) ON kb_syncs TO bonito_lookup;
@@ -277,7 +277,10 @@ CREATE FUNCTION find_knowledge_bases(p_provider text, p_bucket text)
     RETURNS TABLE (org_id uuid, knowledge_base_id uuid, source_prefix text)
     LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp
     AS $$ SELECT b.org_id, b.id, b.source_prefix FROM knowledge_bases b
-           WHERE b.source_type = p_provider AND b.source_bucket = p_bucket AND b.deleted_at IS NULL $$;
+           WHERE b.source_type = p_provider AND b.source_bucket = p_bucket AND b.deleted_at IS NULL
+             AND (p_provider NOT IN ('s3', 'azure_blob', 'gcs')
+                  OR EXISTS (SELECT FROM connections c
+                              WHERE c.org_id = b.org_id AND c.id = b.connection_id AND p_bucket = ANY (c.buckets))) $$;
 
 -- Sources that are compared with their documents every few minutes, and watched where that is possible.
 CREATE FUNCTION find_sources(p_provider text)
