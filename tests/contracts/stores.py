@@ -144,6 +144,10 @@ class UploadStoreContract:
             await uploads.put("a/b", pieces(b"x"), max_bytes=10)
         with pytest.raises(AlreadyExists):
             await uploads.put("b", pieces(b"x"), max_bytes=10)
+        for name in ("a/b", "b"):
+            with pytest.raises(AlreadyExists):
+                await uploads.check(["new", name])
+        await uploads.check(["a", "b/d", "new/e"])
         assert await keys(uploads) == ["a", "b/c"]
 
     async def test_an_upload_is_deleted_once(self, uploads: UploadStore) -> None:

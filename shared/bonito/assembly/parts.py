@@ -13,10 +13,13 @@ from bonito.database.pool import Pool, open_pool
 from bonito.egress.client import EgressClient
 from bonito.egress.policy import EgressPolicy
 from bonito.errors import InvalidSettings
+from bonito.knowledge import uploads
 from bonito.knowledge.context import Ingestion
+from bonito.knowledge.direct_uploads import UploadPlaces
 from bonito.knowledge.parsing.base import DEFAULT_LIMITS
 from bonito.knowledge.parsing.process import ParserProcess
 from bonito.knowledge.search import Searcher
+from bonito.knowledge.upload_places import UploadFolders
 from bonito.metering.sinks import PostgresUsageSink
 from bonito.providers.local.embedding import LocalEmbeddingModel
 from bonito.providers.registry import ProviderRegistry
@@ -41,6 +44,7 @@ class Parts:
         usage: takes a record of each request.
         embedding: the local model; None where this process serves no local models.
         accesses: to customers' cloud accounts.
+        uploads: where uploaded files lie.
     """
 
     settings: Settings
@@ -52,6 +56,7 @@ class Parts:
     usage: PostgresUsageSink
     embedding: LocalEmbeddingModel | None
     accesses: Accesses
+    uploads: UploadPlaces
 
     def ingestion(self, parser: ParserProcess) -> Ingestion:
         """What the steps of ingestion work with."""
@@ -97,9 +102,10 @@ async def assembled(
             issuer=issuer_of(settings, may_make_key=is_laptop),
             secrets=NamedSecrets(StoredSecrets(pool, box), cloud=settings.cloud, prefix=settings.secret_prefix),
         )
+        places = UploadFolders(uploads.root_of(settings), box)
         usage = PostgresUsageSink(pool)
         stack.push_async_callback(usage.aclose)
-        yield Parts(settings, pool, box, registry, queue, Searcher(pool, registry), usage, embedding, accesses)
+        yield Parts(settings, pool, box, registry, queue, Searcher(pool, registry), usage, embedding, accesses, places)
 
 
 def _box(settings: Settings, *, may_make_key: bool) -> SecretBox:

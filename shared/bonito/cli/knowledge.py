@@ -14,6 +14,7 @@ import httpx
 import typer
 from rich.progress import Progress
 
+from bonito.cli import uploading
 from bonito.cli.connections import id_of
 from bonito.cli.session import CommandFailed, Session, command, console, fields, refusal, table, unreachable
 from bonito.clouds.local import is_ignored
@@ -21,7 +22,7 @@ from bonito.clouds.local import is_ignored
 app = typer.Typer(no_args_is_help=True, help="Knowledge bases: create, fill, search, export.")
 
 NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="Name or id of the knowledge base.")]
-UPLOAD_FILES_PER_REQUEST = 20
+FILES_PER_UPLOAD = 20
 POLL_S = 0.5
 PASSAGE_SHOWN = 160
 
@@ -123,12 +124,11 @@ def upload(
     files = list(_files_below(paths))
     if not files:
         raise CommandFailed("There is no file below the given paths.")
-    uploaded: list[dict[str, Any]] = []
-    with session.client() as client, _progress(session, len(files)) as advance:
-        for start in range(0, len(files), UPLOAD_FILES_PER_REQUEST):
-            batch = files[start : start + UPLOAD_FILES_PER_REQUEST]
-            uploaded += _upload_batch(client, name, batch, metadata)
-            advance(len(batch))
+    described, uploaded = uploading.parse_metadata(metadata), list[dict[str, Any]]()
+    with _progress(session, len(files)) as advance:
+        for start in range(0, len(files), FILES_PER_UPLOAD):
+            batch = files[start : start + FILES_PER_UPLOAD]
+            uploaded += uploading.upload(session, name, batch, metadata=described, advance=advance)
     session.show(uploaded, lambda: table(uploaded, "name", "status", "size", "id"))
 
 
@@ -228,23 +228,6 @@ def _files_below(paths: Sequence[Path]) -> Iterator[tuple[Path, str]]:
             relative = file.relative_to(path)
             if file.is_file() and not is_ignored(relative.as_posix()):
                 yield file, relative.as_posix()
-
-
-def _upload_batch(
-    client: httpx.Client, name: str, batch: Sequence[tuple[Path, str]], metadata: str | None
-) -> list[dict[str, Any]]:
-    with contextlib.ExitStack() as stack:
-        files = [("files", (shown, stack.enter_context(path.open("rb")))) for path, shown in batch]
-        try:
-            response = client.post(
-                f"/api/knowledge-bases/{name}/documents", files=files, data={"metadata": metadata} if metadata else None
-            )
-        except httpx.HTTPError as error:
-            raise CommandFailed(unreachable(str(client.base_url), error)) from error
-    if response.is_error:
-        raise CommandFailed(refusal(response))
-    items: list[dict[str, Any]] = response.json()["items"]
-    return items
 
 
 @contextlib.contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, AsyncIterator, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -76,6 +76,10 @@ class ObjectStore(Protocol):
 
 class UploadStore(ObjectStore, Protocol):
     """The files that one knowledge base was given by upload: the only store that is written to."""
+
+    async def check(self, names: Iterable[str]) -> None:
+        """Refuse names under which `put` could store nothing as the files lie now; AlreadyExists, InvalidRequest."""
+        ...
 
     async def put(self, name: str, content: AsyncIterable[bytes], *, max_bytes: int) -> ObjectInfo:
         """Store a file under its cleaned name, whole or not at all; one that lies there already is replaced.

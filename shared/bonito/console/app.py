@@ -27,6 +27,7 @@ from bonito.console.routers import (
     secrets,
     syncs,
     tokens,
+    uploads,
 )
 from bonito.console.services import Services
 
@@ -42,6 +43,8 @@ ROUTERS = (
     audit.router,
     knowledge_bases.router,
     documents.router,
+    uploads.router,
+    uploads.receiving,
     syncs.router,
     search.router,
     connections.router,

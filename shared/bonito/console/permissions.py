@@ -143,6 +143,6 @@ def requires(permission: Permission, *, audit: str | None = None, max_body_bytes
     return Depends(Gate(permission, audit, max_body_bytes))
 
 
-def open_to_all(*, audit: str | None = None) -> Any:  # noqa: ANN401 - what Depends answers
+def open_to_all(*, audit: str | None = None, max_body_bytes: int = MAX_JSON_BYTES) -> Any:  # noqa: ANN401 - what Depends answers
     """Declare that a route needs no token; the tests list these."""
-    return Depends(OpenGate(audit))
+    return Depends(OpenGate(audit, max_body_bytes))

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from bonito.clouds.base import MessageQueue
 from bonito.database.pool import Pool
+from bonito.knowledge.direct_uploads import UploadPlaces
 from bonito.knowledge.search import Searcher
 from bonito.metering.usage import UsageSink
 from bonito.providers.base import EmbeddingModels
@@ -28,3 +29,4 @@ class Services:
     searcher: Searcher
     usage: UsageSink
     accesses: Accesses
+    uploads: UploadPlaces

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Protocol
 from uuid import UUID
 
-from bonito.clouds.base import MessageQueue, ObjectStore
+from bonito.clouds.base import MessageQueue, ObjectStore, UploadStore
 from bonito.database.pool import Pool
 from bonito.knowledge.bases import KnowledgeBase
 from bonito.knowledge.messages import Message
@@ -25,6 +25,10 @@ class Stores(Protocol):
 
     async def store(self, org_id: UUID, base: KnowledgeBase) -> ObjectStore:
         """Its store, with the organization's own access; BonitoError says why there is none."""
+        ...
+
+    def uploads(self, org_id: UUID, knowledge_base_id: UUID) -> UploadStore:
+        """The store of what a base was given by upload."""
         ...
 
     async def discard(self, org_id: UUID, knowledge_base_id: UUID) -> None:

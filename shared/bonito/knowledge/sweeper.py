@@ -15,13 +15,13 @@ from typing import Any, Literal, LiteralString
 from uuid import UUID
 
 from bonito.database.pool import lookup, tenant
-from bonito.knowledge import progress
+from bonito.knowledge import direct_uploads, progress
 from bonito.knowledge.context import Ingestion
 from bonito.knowledge.messages import IngestMessage, SyncMessage
 
 logger = logging.getLogger(__name__)
 
-Kind = Literal["document", "sync", "revision", "generation", "knowledge_base", "tombstone"]
+Kind = Literal["document", "sync", "revision", "generation", "knowledge_base", "tombstone", "upload"]
 
 # Of each kind, in one call.
 ITEMS = 200
@@ -128,10 +128,12 @@ class Patience:
     Attributes:
         grace: rows that are no longer served: a content that comes back soon finds its vectors.
         tombstones: deleted documents.
+        uploads: beyond their time, for files that are still under way.
     """
 
     grace: timedelta = timedelta(minutes=10)
     tombstones: timedelta = timedelta(days=30)
+    uploads: timedelta = direct_uploads.GRACE
 
 
 async def sweep(context: Ingestion, *, patience: Patience | None = None) -> Mapping[Kind, int]:
@@ -150,6 +152,7 @@ async def sweep(context: Ingestion, *, patience: Patience | None = None) -> Mapp
             swept[kind] += await _STEPS[kind](context, org_id, item, patience)
         except Exception:
             logger.exception("Sweeping a %s failed; it is tried again.", kind)
+    swept["upload"] += await direct_uploads.sweep(context, grace=patience.uploads)
     return swept
 
 

@@ -12,10 +12,10 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal, LiteralString
+from typing import Any, Literal, LiteralString, Protocol
 from uuid import UUID, uuid4
 
-from bonito.clouds.base import MessageQueue
+from bonito.clouds.base import MessageQueue, UploadStore
 from bonito.clouds.copying import MIB, copy_capped
 from bonito.clouds.local import UploadFolder, clean_key
 from bonito.database.pool import Pool, tenant
@@ -67,17 +67,25 @@ class Kept:
     outcome: Outcome
 
 
+class UploadStores(Protocol):
+    """Where uploads lie."""
+
+    def uploads(self, org_id: UUID, knowledge_base_id: UUID) -> UploadStore:
+        """The store of one knowledge base's uploads."""
+        ...
+
+
 class Uploads:
     """Takes files for knowledge bases of the source `upload`."""
 
-    def __init__(self, pool: Pool, queue: MessageQueue, *, root: Path) -> None:
-        """Put the parts together; `root` holds the files of all organizations (`root_of`)."""
-        self._pool, self._queue, self._root = pool, queue, root
+    def __init__(self, pool: Pool, queue: MessageQueue, stores: UploadStores, *, staging: Path) -> None:
+        """Put the parts together; in `staging` files lie until all of a request are there."""
+        self._pool, self._queue, self._stores, self._staging = pool, queue, stores, staging
 
     @asynccontextmanager
     async def staging(self) -> AsyncIterator[Path]:
         """A folder for one request's files; gone with all that is in it when the request is done."""
-        folder = await asyncio.to_thread(_make_folder, self._root / STAGING)
+        folder = await asyncio.to_thread(_make_folder, self._staging)
         try:
             yield folder
         finally:
@@ -103,13 +111,13 @@ class Uploads:
         """
         check_source(base)
         paths = [file.path for file in staged]
-        await self._check_paths(org_id, base, paths)
-        await store_of(self._root, org_id=org_id, knowledge_base_id=base.id).check(paths)
+        await self.check_paths(org_id, base, paths)
+        await self._stores.uploads(org_id, base.id).check(paths)
         for file in staged:
             kept = await self._keep(org_id, base, file, metadata)
             yield kept
             if kept.outcome != "unchanged":
-                await self._send(org_id, base, file.path)
+                await self.send(org_id, base, file.path)
 
     async def delete(self, org_id: UUID, base: KnowledgeBase, document: Document) -> None:
         """Remove a document and its file; nothing of it is served from then on.
@@ -122,15 +130,16 @@ class Uploads:
             UpstreamError: the file cannot be deleted; the document stays as it is.
         """
         check_source(base)
-        await store_of(self._root, org_id=org_id, knowledge_base_id=base.id).delete(document.file_path)
+        await self._stores.uploads(org_id, base.id).delete(document.file_path)
         ids = {"org_id": org_id, "knowledge_base_id": base.id}
         async with tenant(self._pool, org_id) as conn:
             await claims.lock_base(conn, **ids)
             claimed = await claims.claim(conn, **ids, path=document.file_path, lease=DELETION_LEASE)
             await revisions.withdraw(conn, org_id=org_id, document_id=claimed.id)
-        await self._send(org_id, base, document.file_path)
+        await self.send(org_id, base, document.file_path)
 
-    async def _check_paths(self, org_id: UUID, base: KnowledgeBase, paths: Sequence[str]) -> None:
+    async def check_paths(self, org_id: UUID, base: KnowledgeBase, paths: Sequence[str]) -> None:
+        """Refuse paths of which one would be a document and a folder of documents at once; StateConflict."""
         folders = sorted({str(folder) for path in paths for folder in PurePosixPath(path).parents} - {"."})
         row = {"org_id": org_id, "knowledge_base_id": base.id, "paths": list(paths), "folders": folders}
         async with tenant(self._pool, org_id) as conn:
@@ -139,18 +148,28 @@ class Uploads:
         if conflicting is not None:
             raise StateConflict(f"{conflicting} would be a document and a folder of documents at once.", param="files")
 
-    async def _keep(
-        self, org_id: UUID, base: KnowledgeBase, staged: Staged, metadata: Mapping[str, Any] | None
-    ) -> Kept:
+    async def same(
+        self, org_id: UUID, base: KnowledgeBase, path: str, file_hash: bytes, metadata: Mapping[str, Any] | None
+    ) -> Document | None:
+        """A document that has this content already, under whatever path; it gets the metadata, where there is some."""
         ids = {"org_id": org_id, "knowledge_base_id": base.id}
         async with tenant(self._pool, org_id) as conn:
-            same = await documents.find_by_hash(conn, **ids, file_hash=staged.file_hash, path=staged.path)
+            same = await documents.find_by_hash(conn, **ids, file_hash=file_hash, path=path)
             if same is not None and metadata is not None:
                 same = await documents.set_metadata(conn, **ids, document_id=same.id, metadata=metadata)
-        if same is not None:
-            return Kept(same, "unchanged")
-        store = store_of(self._root, org_id=org_id, knowledge_base_id=base.id)
-        await store.put(staged.path, _pieces(staged.file), max_bytes=staged.size)
+        return same
+
+    async def announce(
+        self,
+        org_id: UUID,
+        base: KnowledgeBase,
+        path: str,
+        size: int,
+        file_hash: bytes,
+        metadata: Mapping[str, Any] | None,
+    ) -> Kept:
+        """Make a document of a file that lies in its place; KnowledgeBaseNotFound."""
+        ids = {"org_id": org_id, "knowledge_base_id": base.id}
         new_id = uuid4()
         try:
             async with tenant(self._pool, org_id) as conn:
@@ -159,17 +178,28 @@ class Uploads:
                     conn,
                     **ids,
                     document_id=new_id,
-                    path=staged.path,
-                    size=staged.size,
-                    file_hash=staged.file_hash,
+                    path=path,
+                    size=size,
+                    file_hash=file_hash,
                     metadata=metadata,
                 )
         except KnowledgeBaseNotFound:  # deleted meanwhile, and perhaps swept
-            await store.discard()
+            await self._stores.uploads(org_id, base.id).discard()
             raise
         return Kept(document, "created" if document.id == new_id else "replaced")
 
-    async def _send(self, org_id: UUID, base: KnowledgeBase, path: str) -> None:
+    async def _keep(
+        self, org_id: UUID, base: KnowledgeBase, staged: Staged, metadata: Mapping[str, Any] | None
+    ) -> Kept:
+        same = await self.same(org_id, base, staged.path, staged.file_hash, metadata)
+        if same is not None:
+            return Kept(same, "unchanged")
+        store = self._stores.uploads(org_id, base.id)
+        await store.put(staged.path, _pieces(staged.file), max_bytes=staged.size)
+        return await self.announce(org_id, base, staged.path, staged.size, staged.file_hash, metadata)
+
+    async def send(self, org_id: UUID, base: KnowledgeBase, path: str) -> None:
+        """Have a path looked at."""
         message = IngestMessage(org_id=org_id, knowledge_base_id=base.id, path=path)
         await self._queue.send(message.queue, message.to_json())
 

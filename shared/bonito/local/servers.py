@@ -60,6 +60,7 @@ def console_app(parts: Parts) -> ASGIApp:
             searcher=parts.searcher,
             usage=parts.usage,
             accesses=parts.accesses,
+            uploads=parts.uploads,
         )
     )
 

@@ -6,6 +6,7 @@ a body to `BODIES` where the route needs one. Factories run in the order of the 
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 from uuid import uuid4
@@ -60,6 +61,16 @@ async def document_id(world: World) -> str:
     return str(answer.json()["items"][0]["id"])
 
 
+async def upload_id(world: World) -> str:
+    path = f"/api/knowledge-bases/{world.knowledge_base_id}/uploads"
+    made = await world.made(path, **UPLOAD)
+    for file in made["files"]:
+        if file["url"] is not None:
+            answer = await world.client.put(file["url"], content=CONTENT)
+            assert answer.status_code == 204, answer.text
+    return str(made["id"])
+
+
 async def provider_id(world: World) -> str:
     base_url = "http://127.0.0.1:9/v1"  # nobody listens: the provider is there and not verified
     return str(
@@ -82,6 +93,9 @@ async def secret_name(world: World) -> str:
 # A secret that is not there: a trial ends without a call.
 CREDENTIAL = {"secret": "nowhere"}
 
+CONTENT = b"# Travel"
+UPLOAD = {"files": [{"name": "travel.md", "size": len(CONTENT), "sha256": hashlib.sha256(CONTENT).hexdigest()}]}
+
 FACTORIES: Mapping[str, Callable[[World], Awaitable[str]]] = {
     "key_id": key_id,
     "token_id": token_id,
@@ -89,6 +103,7 @@ FACTORIES: Mapping[str, Callable[[World], Awaitable[str]]] = {
     "user_id": user_id,
     "name_or_id": name_or_id,
     "document_id": document_id,
+    "upload_id": upload_id,
     "provider_id": provider_id,
     "connection_id": connection_id,
     "secret_name": secret_name,
@@ -100,6 +115,7 @@ BODIES: Mapping[str, Mapping[str, Any]] = {
     "change_document": {"json": {"metadata": {"category": "policy"}}},
     "search_knowledge_base": {"json": {"query": "How many days?"}},
     "change_provider": {"json": {"name": "p", "type": "openai_compatible", "base_url": "http://127.0.0.1:9/v1"}},
+    "begin_upload": {"json": UPLOAD},
     "change_connection": {"json": {"name": "c", "cloud": "aws", "credential": CREDENTIAL}},
     "upload_documents": {"files": {"files": ("sick.md", b"# Sick leave")}},
 }

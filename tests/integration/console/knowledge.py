@@ -15,7 +15,7 @@ import httpx
 import uvicorn
 
 from bonito.clouds.base import ObjectStore
-from bonito.clouds.local import FolderStore
+from bonito.clouds.local import FolderStore, UploadFolder
 from bonito.console.app import create_app
 from bonito.console.services import Services
 from bonito.database.pool import Pool
@@ -84,6 +84,9 @@ class Stores:
             return uploads.store_of(self._root, org_id=org_id, knowledge_base_id=base.id)
         return FolderStore(Path(base.source_bucket))
 
+    def uploads(self, org_id: UUID, knowledge_base_id: UUID) -> UploadFolder:
+        return uploads.store_of(self._root, org_id=org_id, knowledge_base_id=knowledge_base_id)
+
     async def discard(self, org_id: UUID, knowledge_base_id: UUID) -> None:
         await uploads.store_of(self._root, org_id=org_id, knowledge_base_id=knowledge_base_id).discard()
 
@@ -96,7 +99,7 @@ async def running(database: Database, pool: Pool, folder: Path, **settings: obje
     chosen = {"data_dir": data_dir, "local_roots": str(root), "max_object_bytes": MAX_BYTES} | settings
     queue = ListQueue()
     services: Services = dataclasses.replace(
-        make_services(pool), settings=Settings.model_validate(chosen), queue=queue, models=HashModels()
+        make_services(pool, data_dir), settings=Settings.model_validate(chosen), queue=queue, models=HashModels()
     )
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))

@@ -11,6 +11,7 @@ from bonito.database.pool import Pool
 from bonito.egress.client import EgressClient
 from bonito.egress.policy import EgressPolicy
 from bonito.knowledge.search import Searcher
+from bonito.knowledge.upload_places import UploadFolders
 from bonito.metering.sinks import ImmediateUsageSink
 from bonito.providers.registry import ProviderRegistry
 from bonito.settings import Settings
@@ -58,4 +59,5 @@ def make_services(pool: Pool, data_dir: Path | None = None, client: EgressClient
         searcher=Searcher(pool, HashModels()),
         usage=ImmediateUsageSink(pool),
         accesses=make_accesses(pool, box),
+        uploads=UploadFolders((data_dir or Path("/nowhere")) / "uploads", box),
     )

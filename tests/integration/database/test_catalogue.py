@@ -31,6 +31,7 @@ INDEXES_OF_LOOKUPS = {
     "kb_documents_tombstone": "the sweeper's work",
     "kb_revisions_ended": "the sweeper's work",
     "kb_index_terms": "GIN: the scope of the generation is in every term",
+    "kb_uploads_expires": "the sweeper's work",
     "organizations_name": "unique in the deployment",
 }
 
@@ -44,6 +45,7 @@ DEFINERS = {
     "find_sources": "bonito_lookup",
     "find_due_schedules": "bonito_lookup",
     "find_sweeping": "bonito_lookup",
+    "find_expired_uploads": "bonito_lookup",
     "search_knowledge_base": "bonito_search",
 }
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
-from bonito.clouds.base import ObjectChanged, ObjectStore
+from bonito.clouds.base import ObjectChanged, ObjectStore, UploadStore
 from bonito.clouds.local import FolderStore
 from bonito.database.pool import Pool, tenant
 from bonito.knowledge import bases, generations, ingestion, sweeper, sync, vectors
@@ -69,6 +69,9 @@ class Folders:
 
     async def store(self, org_id: UUID, base: KnowledgeBase) -> ObjectStore:
         return self.instead or FolderStore(Path(base.source_bucket))
+
+    def uploads(self, org_id: UUID, knowledge_base_id: UUID) -> UploadStore:
+        raise AssertionError("no test of this world uploads")
 
     async def discard(self, org_id: UUID, knowledge_base_id: UUID) -> None:
         self.discarded.append(knowledge_base_id)

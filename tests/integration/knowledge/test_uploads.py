@@ -11,11 +11,14 @@ from uuid import UUID, uuid4
 
 import pytest
 
+from bonito.clouds.base import MessageQueue
 from bonito.database.pool import Pool, tenant
 from bonito.errors import InvalidRequest, KnowledgeBaseNotFound, PayloadTooLarge, StateConflict, UpstreamError
 from bonito.knowledge import bases, documents, uploads
 from bonito.knowledge.bases import KnowledgeBase
+from bonito.knowledge.upload_places import UploadFolders
 from bonito.knowledge.uploads import Staged, Uploads
+from bonito.tenancy.secrets import SecretBox
 from tests.integration.knowledge.ingesting import MemoryQueue
 from tests.integration.knowledge.served import create_base
 
@@ -30,6 +33,10 @@ class BrokenQueue:
 @pytest.fixture
 async def base(pool: Pool, org_id: UUID) -> KnowledgeBase:
     return await create_base(pool, org_id, f"kb-{uuid4().hex[:8]}")
+
+
+def taking_files(pool: Pool, queue: MessageQueue, root: Path) -> Uploads:
+    return Uploads(pool, queue, UploadFolders(root, SecretBox([bytes(32)])), staging=root / uploads.STAGING)
 
 
 async def pieces(*contents: bytes) -> AsyncIterator[bytes]:
@@ -48,7 +55,7 @@ def files(root: Path) -> list[str]:
 async def test_a_base_that_is_deleted_meanwhile_keeps_no_file(
     pool: Pool, org_id: UUID, base: KnowledgeBase, tmp_path: Path
 ) -> None:
-    taking = Uploads(pool, MemoryQueue(), root=tmp_path)
+    taking = taking_files(pool, MemoryQueue(), tmp_path)
     async with taking.staging() as folder:
         file = await staged(folder, "a.md", b"text")
         async with tenant(pool, org_id) as conn:
@@ -62,7 +69,7 @@ async def test_a_base_that_is_deleted_meanwhile_keeps_no_file(
 async def test_a_lost_message_leaves_a_document_that_the_sweeper_finds(
     pool: Pool, org_id: UUID, base: KnowledgeBase, tmp_path: Path
 ) -> None:
-    taking = Uploads(pool, BrokenQueue(), root=tmp_path)
+    taking = taking_files(pool, BrokenQueue(), tmp_path)
     async with taking.staging() as folder:
         with pytest.raises(UpstreamError):
             [kept async for kept in taking.keep(org_id, base, [await staged(folder, "a.md", b"text")], None)]
@@ -76,7 +83,7 @@ async def test_a_lost_message_leaves_a_document_that_the_sweeper_finds(
 
 async def test_only_a_base_for_uploads_takes_and_gives_up_documents(pool: Pool, org_id: UUID, tmp_path: Path) -> None:
     folder_base = await create_base(pool, org_id, "folder", source_type="local")
-    taking = Uploads(pool, MemoryQueue(), root=tmp_path)
+    taking = taking_files(pool, MemoryQueue(), tmp_path)
 
     async with taking.staging() as folder:
         with pytest.raises(StateConflict, match="its source"):
@@ -85,7 +92,7 @@ async def test_only_a_base_for_uploads_takes_and_gives_up_documents(pool: Pool, 
 
 
 async def test_what_a_lost_process_left_in_staging_goes_after_a_day(pool: Pool, tmp_path: Path) -> None:
-    taking = Uploads(pool, MemoryQueue(), root=tmp_path)
+    taking = taking_files(pool, MemoryQueue(), tmp_path)
     for name, age_s in [("old", 2 * uploads.LEFTOVER_S), ("young", 60)]:
         left = tmp_path / uploads.STAGING / name
         left.mkdir(parents=True)
@@ -111,7 +118,7 @@ async def test_a_file_is_staged_with_its_hash_and_never_above_the_limit(tmp_path
 async def test_documents_and_folders_of_documents_do_not_mix(
     pool: Pool, org_id: UUID, base: KnowledgeBase, tmp_path: Path
 ) -> None:
-    taking = Uploads(pool, MemoryQueue(), root=tmp_path)
+    taking = taking_files(pool, MemoryQueue(), tmp_path)
     async with taking.staging() as folder:
         for name in ("a/b.md", "c", "d_e", "d/e.md"):
             [kept async for kept in taking.keep(org_id, base, [await staged(folder, name, name.encode())], None)]

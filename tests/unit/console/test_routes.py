@@ -23,6 +23,7 @@ OPEN = {
     "GET /.well-known/openid-configuration",
     "GET /.well-known/jwks.json",
     "POST /api/invites/accept",
+    "PUT /api/uploads",
 }
 
 # They change nothing, and are POST because a query belongs into a body.

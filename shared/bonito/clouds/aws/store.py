@@ -7,7 +7,7 @@ import base64
 import hashlib
 import logging
 import tempfile
-from collections.abc import AsyncIterable, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -104,6 +104,11 @@ class S3Uploads:
         """Every file whose key begins with the prefix and comes after `after`, in the order of the keys' bytes."""
         async for info in self._reader.list(self._prefix + prefix, after=self._prefix + after if after else ""):
             yield replace(info, key=info.key.removeprefix(self._prefix))
+
+    async def check(self, names: Iterable[str]) -> None:
+        """Refuse names under which `put` could store nothing as the files lie now; AlreadyExists, InvalidRequest."""
+        for name in names:
+            await self._check_name(clean_key(name))
 
     async def put(self, name: str, content: AsyncIterable[bytes], *, max_bytes: int) -> ObjectInfo:
         """Store a file under its cleaned name, whole or not at all; one that lies there already is replaced.

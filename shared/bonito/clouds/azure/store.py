@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterable, AsyncIterator, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -136,6 +136,13 @@ class AzureUploads:
         """Every file whose key begins with the prefix and comes after `after`, in the order of the keys' bytes."""
         async for info in self._store.list(self._prefix + prefix, after=self._prefix + after if after else ""):
             yield replace(info, key=info.key.removeprefix(self._prefix))
+
+    async def check(self, names: Iterable[str]) -> None:
+        """Refuse names under which `put` could store nothing as the files lie now; AlreadyExists, InvalidRequest."""
+        async with self._store.opened() as client:
+            with self._explained(None):
+                for name in names:
+                    await self._check_place(client, clean_key(name))
 
     async def put(self, name: str, content: AsyncIterable[bytes], *, max_bytes: int) -> ObjectInfo:
         """Store a file under its cleaned name: its blocks are committed together, when the last one is there.

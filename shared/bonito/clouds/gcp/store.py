@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Mapping
 from contextlib import aclosing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -167,6 +167,11 @@ class GcsUploads:
         async with aclosing(self._store.list(self._prefix + prefix, after=self._prefix + after)) as found:
             async for info in found:
                 yield self._own(info)
+
+    async def check(self, names: Iterable[str]) -> None:
+        """Refuse names under which `put` could store nothing as the files lie now; AlreadyExists, InvalidRequest."""
+        for name in names:
+            await self._check_name(clean_key(name))
 
     async def put(self, name: str, content: AsyncIterable[bytes], *, max_bytes: int) -> ObjectInfo:
         """Store a file under its cleaned name, whole or not at all; one that lies there already is replaced.

@@ -28,6 +28,7 @@ from bonito.console.permissions import Call, requires
 from bonito.console.problems import responses
 from bonito.console.routers.knowledge_bases import NameOrId
 from bonito.console.routing import api_router
+from bonito.console.services import Services
 from bonito.errors import InvalidRequest, PayloadTooLarge
 from bonito.knowledge import bases, documents, export, uploads
 from bonito.knowledge.documents import DocumentStatus
@@ -141,12 +142,12 @@ async def upload_documents(
     async with call.transaction() as conn:
         base = await bases.get(conn, org_id=call.org_id, name_or_id=name_or_id)
     uploads.check_source(base)
-    taking, items = _uploads(call), list[UploadedDocument]()
+    taking, items = uploads_of(call.services), list[UploadedDocument]()
     try:
         async with taking.staging() as folder:
             staged, metadata = await _receive(request, folder=folder, max_bytes=call.services.settings.max_object_bytes)
             async for kept in taking.keep(call.org_id, base, staged, metadata):
-                items.append(UploadedDocument(**_view(base, kept.document), outcome=kept.outcome))
+                items.append(UploadedDocument(**view(base, kept.document), outcome=kept.outcome))
     finally:
         if items:  # a call that fails half-way has changed something too
             call.note(f"knowledge_base:{base.id}", documents=[str(item.id) for item in items])
@@ -177,7 +178,7 @@ async def list_documents(
     return page_of(
         rows,
         limit=limit,
-        show=lambda row: Document(**_view(base, row)),
+        show=lambda row: Document(**view(base, row)),
         cursor=lambda row: text_cursor_of(row.file_path),
     )
 
@@ -188,7 +189,7 @@ async def get_document(
 ) -> Document:
     """One document."""
     base, found = await _find(call, name_or_id, document_id)
-    return Document(**_view(base, found))
+    return Document(**view(base, found))
 
 
 @router.patch("/documents/{document_id}", responses=responses(400))
@@ -205,7 +206,7 @@ async def change_document(
             conn, org_id=call.org_id, knowledge_base_id=base.id, document_id=document_id, metadata=body.metadata
         )
     call.note(f"document:{document_id}", knowledge_base=str(base.id), metadata_keys=sorted(body.metadata))
-    return Document(**_view(base, changed))
+    return Document(**view(base, changed))
 
 
 @router.delete("/documents/{document_id}", status_code=204, responses=responses(409))
@@ -216,7 +217,7 @@ async def delete_document(
 ) -> None:
     """Delete an uploaded document. Those of another source are removed there: a sync would bring them back."""
     base, found = await _find(call, name_or_id, document_id)
-    await _uploads(call).delete(call.org_id, base, found)
+    await uploads_of(call.services).delete(call.org_id, base, found)
     call.note(f"document:{document_id}", knowledge_base=str(base.id), name=found.file_path)
 
 
@@ -253,9 +254,10 @@ async def export_knowledge_base(
     return StreamingResponse(lines, media_type="application/x-ndjson", headers=headers)
 
 
-def _uploads(call: Call) -> Uploads:
-    services = call.services
-    return Uploads(services.pool, services.queue, root=uploads.root_of(services.settings))
+def uploads_of(services: Services) -> Uploads:
+    """What takes files for knowledge bases."""
+    staging = uploads.root_of(services.settings) / uploads.STAGING
+    return Uploads(services.pool, services.queue, services.uploads, staging=staging)
 
 
 async def _receive(request: Request, *, folder: Path, max_bytes: int) -> tuple[list[Staged], dict[str, Any] | None]:
@@ -307,7 +309,8 @@ async def _find(call: Call, name_or_id: str, document_id: UUID) -> tuple[bases.K
     return base, found
 
 
-def _view(base: bases.KnowledgeBase, document: documents.Document) -> dict[str, Any]:
+def view(base: bases.KnowledgeBase, document: documents.Document) -> dict[str, Any]:
+    """The members of `Document`."""
     return {
         "id": document.id,
         "name": document.file_path,

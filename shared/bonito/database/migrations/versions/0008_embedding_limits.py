@@ -5,7 +5,7 @@ from __future__ import annotations
 from bonito.database.migrations.script import run_sibling_sql
 
 revision = "0008"
-down_revision = "0005"
+down_revision = "0006"
 
 
 def upgrade() -> None:
