@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Self
+from typing import ClassVar, Literal, Self, get_args
 from uuid import UUID
 
 from bonito.errors import MalformedMessage
@@ -15,6 +15,10 @@ from bonito.errors import MalformedMessage
 EVENT_PRIORITY = 20
 BULK_PRIORITY = 10
 LATEST_BATCH = 9
+
+# What has a source compared with its documents.
+Trigger = Literal["manual", "schedule", "webhook", "notification", "reconcile"]
+TRIGGERS: tuple[Trigger, ...] = get_args(Trigger)
 
 
 @dataclass(frozen=True)
@@ -100,31 +104,54 @@ class EmbedMessage:
 
 @dataclass(frozen=True)
 class SyncMessage:
-    """Compare a source with the documents of its knowledge base."""
+    """Compare a source with the documents of its knowledge base, or go on with a comparison.
+
+    Attributes:
+        org_id: the organization.
+        knowledge_base_id: whose source.
+        retry_failed: send documents too that ended with an error and have not changed.
+        trigger: what asked for it; what comes by the clock is content with a sync that runs already.
+        slice: the running sync whose listing goes on, and the fence that it was left with; None: a sync is asked for.
+    """
 
     queue: ClassVar[str] = "sync"
 
     org_id: UUID
     knowledge_base_id: UUID
     retry_failed: bool = False
+    trigger: Trigger = "manual"
+    slice: tuple[UUID, int] | None = None
+
+    @property
+    def is_periodic(self) -> bool:
+        """Whether it comes again by itself."""
+        return self.trigger in ("schedule", "reconcile")
 
     def to_json(self) -> dict[str, object]:
         """As a queue carries it."""
-        return {
+        message: dict[str, object] = {
             "org_id": str(self.org_id),
             "knowledge_base_id": str(self.knowledge_base_id),
             "retry_failed": self.retry_failed,
+            "trigger": self.trigger,
             "priority": EVENT_PRIORITY,
-            "unique": f"sync:{self.knowledge_base_id}:{self.retry_failed}",
+            "unique": f"sync:{self.knowledge_base_id}:{self.trigger}:{self.retry_failed}",
         }
+        if self.slice is not None:
+            sync_id, fence = self.slice
+            message |= {"sync_id": str(sync_id), "fence": fence, "unique": f"sync:{sync_id}:{fence}"}
+        return message
 
     @classmethod
     def from_json(cls, message: Mapping[str, object]) -> Self:
         """Read it back; MalformedMessage where it is no such message."""
+        is_slice = message.get("sync_id") is not None
         return cls(
             org_id=_id(message, "org_id"),
             knowledge_base_id=_id(message, "knowledge_base_id"),
             retry_failed=message.get("retry_failed") is True,
+            trigger=_trigger(message),
+            slice=(_id(message, "sync_id"), _index(message, "fence")) if is_slice else None,
         )
 
 
@@ -136,6 +163,13 @@ def _id(message: Mapping[str, object], name: str) -> UUID:
         return UUID(_text(message, name))
     except ValueError:
         raise MalformedMessage(f"The message's {name} is no UUID.", param=name) from None
+
+
+def _trigger(message: Mapping[str, object]) -> Trigger:
+    for trigger in TRIGGERS:
+        if message.get("trigger", TRIGGERS[0]) == trigger:
+            return trigger
+    raise MalformedMessage("The message names no trigger of a sync.", param="trigger")
 
 
 def _text(message: Mapping[str, object], name: str) -> str:

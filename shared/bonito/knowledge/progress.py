@@ -33,7 +33,13 @@ LOCK_BASE: LiteralString = """
 """
 
 END_SYNC: LiteralString = """
-    UPDATE kb_syncs s SET status = 'done', finished_at = now(), lease_until = NULL
+    UPDATE kb_syncs s
+       SET status = 'done', finished_at = now(), lease_until = NULL,
+           removed_count = (SELECT count(*) FROM kb_documents d
+                             WHERE d.org_id = s.org_id AND d.sync_id = s.id AND d.deleted_at IS NOT NULL),
+           failed_count = (SELECT count(*) FROM kb_documents d
+                            WHERE d.org_id = s.org_id AND d.knowledge_base_id = s.knowledge_base_id
+                              AND d.status = 'error' AND d.deleted_at IS NULL)
      WHERE s.org_id = %(org_id)s AND s.id = %(sync_id)s AND s.status = 'processing'
        AND NOT EXISTS (SELECT FROM kb_documents d
                         WHERE d.org_id = s.org_id AND d.sync_id = s.id AND d.status IN ('pending', 'processing'))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import LiteralString
 from zoneinfo import ZoneInfo
 
@@ -21,6 +21,16 @@ FIND_SOURCES: LiteralString = "SELECT org_id, knowledge_base_id FROM find_source
 SET_NEXT: LiteralString = """
     UPDATE knowledge_bases SET next_sync_at = %(next)s
      WHERE org_id = %(org_id)s AND id = %(knowledge_base_id)s AND next_sync_at IS NOT DISTINCT FROM %(seen)s
+       AND deleted_at IS NULL
+"""
+
+
+# Sources in one call; the next call comes a minute later.
+UNLISTED = 100
+FIND_UNLISTED: LiteralString = "SELECT * FROM find_unlisted(%(age)s, %(limit)s)"
+TAKE_UNLISTED: LiteralString = """
+    UPDATE knowledge_bases SET listed_at = now()
+     WHERE org_id = %(org_id)s AND id = %(knowledge_base_id)s AND listed_at IS NOT DISTINCT FROM %(seen)s
        AND deleted_at IS NULL
 """
 
@@ -43,7 +53,7 @@ async def send_due(context: Ingestion, *, now: datetime) -> int:
         async with tenant(context.pool, org_id) as conn:
             is_ours = (await conn.execute(SET_NEXT, row)).rowcount == 1
         if is_ours and seen is not None:
-            await send_all(context.queue, [SyncMessage(org_id, knowledge_base_id)])
+            await send_all(context.queue, [SyncMessage(org_id, knowledge_base_id, trigger="schedule")])
             sent += 1
     return sent
 
@@ -52,8 +62,28 @@ async def send_reconcile(context: Ingestion, *, provider: StoreType) -> int:
     """Ask for a sync of every base whose source is of this type; how many."""
     async with lookup(context.pool) as conn:
         found = await (await conn.execute(FIND_SOURCES, {"provider": provider})).fetchall()
-    await send_all(context.queue, [SyncMessage(org_id, knowledge_base_id) for org_id, knowledge_base_id in found])
-    return len(found)
+    messages = [SyncMessage(org_id, base_id, trigger="reconcile") for org_id, base_id in found]
+    await send_all(context.queue, messages)
+    return len(messages)
+
+
+async def send_unlisted(context: Ingestion, *, older_than: timedelta) -> int:
+    """Ask for a sync of sources in a cloud that nobody listed for so long; how many, a bounded number in one call.
+
+    A notification can be lost on its way, and then nothing but a listing finds what changed.
+    """
+    async with lookup(context.pool) as conn:
+        row = {"age": older_than, "limit": UNLISTED}
+        found = await (await conn.execute(FIND_UNLISTED, row)).fetchall()
+    sent = 0
+    for org_id, knowledge_base_id, seen in found:
+        row = {"org_id": org_id, "knowledge_base_id": knowledge_base_id, "seen": seen}
+        async with tenant(context.pool, org_id) as conn:
+            is_ours = (await conn.execute(TAKE_UNLISTED, row)).rowcount == 1
+        if is_ours:
+            await send_all(context.queue, [SyncMessage(org_id, knowledge_base_id, trigger="reconcile")])
+            sent += 1
+    return sent
 
 
 def next_time(expression: str, timezone: str, *, after: datetime) -> datetime:

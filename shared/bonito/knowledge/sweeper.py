@@ -48,13 +48,13 @@ COUNT_LOSS: LiteralString = """
             WHERE r.org_id = d.org_id AND r.document_id = d.id AND r.status = 'building')
 """
 
-# A listing that was lost counts as listed until the message that is sent has it begun again.
+# Whoever held the listing, should he be alive, no longer does.
 TAKE_SYNC: LiteralString = """
-    UPDATE kb_syncs s SET status = 'processing', fence = s.fence + 1, lease_until = now() + %(lease)s
-      FROM (SELECT l.id, l.status FROM kb_syncs l
+    UPDATE kb_syncs s SET fence = s.fence + 1, lease_until = now() + %(lease)s
+      FROM (SELECT l.id FROM kb_syncs l
              WHERE l.org_id = %(org_id)s AND l.id = %(id)s AND l.lease_until < now() FOR UPDATE SKIP LOCKED) before
      WHERE s.org_id = %(org_id)s AND s.id = before.id
-    RETURNING s.knowledge_base_id, before.status, s.retry_failed
+    RETURNING s.knowledge_base_id, s.status, s.fence
 """
 
 # While this is held nobody takes the content up again.
@@ -172,17 +172,17 @@ async def _document(context: Ingestion, org_id: UUID, item: UUID, patience: Pati
 
 
 async def _sync(context: Ingestion, org_id: UUID, item: UUID, patience: Patience) -> bool:
-    """A listing whose worker was lost begins again; one whose documents are all done ends."""
+    """A listing whose worker or message was lost goes on; a sync whose documents are all done ends."""
     row = {"org_id": org_id, "id": item, "lease": context.leases.sync}
     async with tenant(context.pool, org_id) as conn:
         taken = await (await conn.execute(TAKE_SYNC, row)).fetchone()
     if taken is None:
         return False
-    knowledge_base_id, status, retry_failed = taken
+    knowledge_base_id, status, fence = taken
     if status == "processing":
         await progress.conclude(context.pool, org_id=org_id, knowledge_base_id=knowledge_base_id)
     else:
-        message = SyncMessage(org_id, knowledge_base_id, retry_failed)
+        message = SyncMessage(org_id, knowledge_base_id, slice=(item, fence))
         await context.queue.send(message.queue, message.to_json())
     return True
 

@@ -196,9 +196,12 @@ class FolderWatch:
         with suppress(psycopg.Error, BonitoError):
             found = await _sources(self._context)
             bucket = str(self._folder)
-            await send_all(
-                self._context.queue, [SyncMessage(org_id, base_id) for org_id, base_id, each in found if each == bucket]
-            )
+            messages = [
+                SyncMessage(org_id, base_id, trigger="notification")
+                for org_id, base_id, each in found
+                if each == bucket
+            ]
+            await send_all(self._context.queue, messages)
 
 
 async def _sources(context: Ingestion) -> list[tuple[UUID, UUID, str]]:

@@ -19,7 +19,7 @@ from procrastinate.worker import Worker
 from bonito.assembly.maintenance import maintain
 from bonito.clouds.local import ProcrastinateQueue
 from bonito.errors import BonitoError
-from bonito.knowledge import ingestion, schedule, sweeper, sync, vectors
+from bonito.knowledge import ingestion, schedule, sync, timer, vectors
 from bonito.knowledge.context import Ingestion
 from bonito.knowledge.messages import EmbedMessage, IngestMessage, SyncMessage
 from bonito.knowledge.retries import is_retryable, retry_pause
@@ -39,8 +39,7 @@ RESTART_S = 2.0
 MAX_DELIVERIES = 60
 # A message whose worker died so often is not returned at once any more: its document's lease counts from then on.
 MAX_LOSSES = 5
-SWEEPS = 20  # in a row, while there is much to sweep
-MANY = 100
+SLICE = timedelta(minutes=5)  # of a long listing; then those of others get their turn
 FAILED_JOBS_DAYS = 14
 MAINTAIN_MINUTES = 10
 CARETAKERS = 3  # syncs, ticks and maintenance at once
@@ -55,6 +54,7 @@ class Options:
         can_listen: the connections go straight to Postgres; behind a transaction-pooling proxy LISTEN hears nothing.
         is_alone: no other worker can be alive; what the last one left is taken up at once.
         reconcile: how often local sources are compared with their documents.
+        unlisted: after how long without a listing sources in a cloud are compared with their documents.
         maintenance_url: a direct connection as a member of the owner; None: somebody else maintains the database.
     """
 
@@ -62,6 +62,7 @@ class Options:
     can_listen: bool = False
     is_alone: bool = False
     reconcile: timedelta = timedelta(minutes=5)
+    unlisted: timedelta = timedelta(hours=6)
     maintenance_url: str | None = None
 
 
@@ -108,8 +109,7 @@ def register(context: Ingestion, app: App, options: Options) -> None:
         await vectors.embed(context, EmbedMessage.from_json(message))
 
     async def sync_message(message: dict[str, Any]) -> None:
-        asked = SyncMessage.from_json(message)
-        await sync.sync(context, asked.org_id, asked.knowledge_base_id, retry_failed=asked.retry_failed)
+        await sync.sync(context, SyncMessage.from_json(message), has_time=sync.within(SLICE))
 
     async def tick_message(timestamp: int) -> None:
         await tick(context, app, options, now=datetime.fromtimestamp(timestamp, UTC))
@@ -130,7 +130,6 @@ def register(context: Ingestion, app: App, options: Options) -> None:
 async def tick(context: Ingestion, app: App, options: Options, *, now: datetime) -> None:
     """What is due in this minute; of several workers, one gets it."""
     await return_lost(app, dead_after_s=DEAD_AFTER_S)
-    await schedule.send_due(context, now=now)
     minute = int(now.timestamp()) // 60
     if minute % max(1, int(options.reconcile.total_seconds()) // 60) == 0:
         await schedule.send_reconcile(context, provider="local")
@@ -139,9 +138,7 @@ async def tick(context: Ingestion, app: App, options: Options, *, now: datetime)
         await app.job_manager.delete_old_jobs(
             nb_hours=24 * FAILED_JOBS_DAYS, include_failed=True, include_cancelled=True, include_aborted=True
         )
-    for _ in range(SWEEPS):
-        if max((await sweeper.sweep(context)).values(), default=0) < MANY:
-            break
+    await timer.tick(context, now=now, unlisted=options.unlisted)
 
 
 async def return_lost(app: App, *, dead_after_s: float) -> int:

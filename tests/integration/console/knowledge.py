@@ -64,8 +64,7 @@ class Console:
             elif queue == "embed":
                 await vectors.embed(context, EmbedMessage.from_json(message))
             else:
-                asked = SyncMessage.from_json(message)
-                await sync.sync(context, asked.org_id, asked.knowledge_base_id, retry_failed=asked.retry_failed)
+                await sync.sync(context, SyncMessage.from_json(message))
         raise AssertionError("the queue does not get empty")
 
     def sent(self, queue: str) -> list[dict[str, Any]]:

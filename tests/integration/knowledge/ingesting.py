@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -18,7 +18,7 @@ from bonito.knowledge import bases, generations, ingestion, sweeper, sync, vecto
 from bonito.knowledge.bases import KnowledgeBase, Options, Source
 from bonito.knowledge.context import Ingestion
 from bonito.knowledge.generations import Generation, Pinned
-from bonito.knowledge.messages import EmbedMessage, IngestMessage, SyncMessage
+from bonito.knowledge.messages import EmbedMessage, IngestMessage, SyncMessage, Trigger
 from bonito.knowledge.parsing import registry
 from bonito.knowledge.parsing.base import ParsedDocument, ParseLimits
 from bonito.providers.base import EmbeddingModel, EmbeddingResult
@@ -128,6 +128,7 @@ class World:
     models: CountingModels
     parser: Parsers
     base_id: UUID
+    has_time: Callable[[], bool] = sync.without_end
 
     @classmethod
     async def create(
@@ -165,8 +166,15 @@ class World:
     async def changed(self, path: str, *, kind: Any = "unknown") -> int:
         return await ingestion.object_changed(self.context, ObjectChanged("local", str(self.folder), path, kind))
 
-    async def sync(self, *, retry_failed: bool = False) -> UUID | None:
-        return await sync.sync(self.context, self.org_id, self.base_id, retry_failed=retry_failed)
+    async def sync(
+        self,
+        *,
+        retry_failed: bool = False,
+        trigger: Trigger = "manual",
+        has_time: Callable[[], bool] = sync.without_end,
+    ) -> UUID | None:
+        message = SyncMessage(self.org_id, self.base_id, retry_failed, trigger)
+        return await sync.sync(self.context, message, has_time=has_time)
 
     async def rebuild(self, pinned: Pinned) -> Generation | None:
         async with tenant(self.pool, self.org_id) as conn:
@@ -182,8 +190,7 @@ class World:
         elif queue == "embed":
             await vectors.embed(self.context, EmbedMessage.from_json(message))
         else:
-            asked = SyncMessage.from_json(message)
-            await sync.sync(self.context, asked.org_id, asked.knowledge_base_id, retry_failed=asked.retry_failed)
+            await sync.sync(self.context, SyncMessage.from_json(message), has_time=self.has_time)
 
     async def settle(self, *, shuffle: random.Random | None = None, limit: int = 10_000) -> list[Exception]:
         """Work until the queue is empty; failures put the message back and are returned."""

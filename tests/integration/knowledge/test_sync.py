@@ -6,7 +6,6 @@ import asyncio
 import dataclasses
 import shutil
 from collections.abc import AsyncIterator
-from datetime import timedelta
 from pathlib import Path
 from uuid import UUID, uuid4
 
@@ -16,8 +15,9 @@ from bonito.clouds.base import ObjectInfo
 from bonito.clouds.local import FolderStore
 from bonito.database.pool import Pool, tenant
 from bonito.errors import UpstreamError
-from bonito.knowledge import bases, sync
-from bonito.knowledge.sync import SyncStatus
+from bonito.knowledge import bases, sync, sync_status
+from bonito.knowledge.messages import SyncMessage
+from bonito.knowledge.sync_status import Sync
 from tests.integration.knowledge.ingesting import PINNED, World, prose
 
 
@@ -28,15 +28,22 @@ async def world(pool: Pool, org_id: UUID, tmp_path: Path) -> World:
     return await World.create(pool, org_id, folder)
 
 
-async def status(world: World) -> SyncStatus:
+async def status(world: World) -> Sync:
     async with tenant(world.pool, world.org_id) as conn:
-        return await sync.sync_status(conn, org_id=world.org_id, knowledge_base_id=world.base_id)
+        last = await sync_status.last(conn, org_id=world.org_id, knowledge_base_id=world.base_id)
+    assert last is not None
+    return last
+
+
+async def history(world: World) -> list[Sync]:
+    async with tenant(world.pool, world.org_id) as conn:
+        return await sync_status.list_page(conn, org_id=world.org_id, knowledge_base_id=world.base_id, limit=100)
 
 
 async def test_a_first_sync_serves_what_the_folder_holds(world: World) -> None:
     world.write("a.txt", prose("barometer"))
     world.write("sub/b.md", prose("hygrometer"))
-    assert (await status(world)).status == "never"
+    assert await history(world) == []
 
     await world.sync()
     during = await status(world)
@@ -121,7 +128,7 @@ class Cut(FolderStore):
     """Lists a part of the folder, then fails."""
 
     async def list(self, prefix: str, *, after: str = "") -> AsyncIterator[ObjectInfo]:
-        async for info in super().list(prefix):
+        async for info in super().list(prefix, after=after):
             yield info
             raise UpstreamError("The store does not answer.")
 
@@ -172,7 +179,7 @@ async def test_what_a_listing_leaves_out_is_asked_for_and_stays_when_it_is_there
 
     class Forgetful(FolderStore):
         async def list(self, prefix: str, *, after: str = "") -> AsyncIterator[ObjectInfo]:
-            async for info in super().list(prefix):
+            async for info in super().list(prefix, after=after):
                 if info.key != "b.txt":
                     yield info
 
@@ -233,7 +240,7 @@ async def test_a_second_sync_while_documents_are_in_work_lists_again_for_the_sam
     assert set(await world.served()) == {"a.txt", "b.txt"}
 
 
-async def test_a_sync_asked_for_during_a_listing_comes_a_little_later(world: World) -> None:
+async def test_a_sync_asked_for_during_a_listing_has_it_repeated(world: World) -> None:
     class Waiting(FolderStore):
         def __init__(self, root: Path) -> None:
             super().__init__(root)
@@ -242,7 +249,7 @@ async def test_a_sync_asked_for_during_a_listing_comes_a_little_later(world: Wor
         async def list(self, prefix: str, *, after: str = "") -> AsyncIterator[ObjectInfo]:
             self.is_listing.set()
             await self.may_end.wait()
-            async for info in super().list(prefix):
+            async for info in super().list(prefix, after=after):
                 yield info
 
     store = Waiting(world.folder)
@@ -251,11 +258,28 @@ async def test_a_sync_asked_for_during_a_listing_comes_a_little_later(world: Wor
     await store.is_listing.wait()
 
     assert await world.sync(retry_failed=True) is None
-
-    ((queue, message, delay),) = world.queue.waiting
-    assert (queue, message["retry_failed"], delay > timedelta()) == ("sync", True, True)
+    assert await world.sync(trigger="reconcile") is None
+    assert world.queue.waiting == []
     store.may_end.set()
-    assert await listing is not None
+    first = await listing
+
+    assert (await status(world)).status == "listing"
+    world.write("late.txt", prose("hygrometer"))
+    await world.settle()
+    assert [each.id for each in await history(world)] == [first]
+    assert (await status(world)).status == "done"
+    assert set(await world.served()) == {"late.txt"}
+
+
+async def test_a_clocks_sync_during_a_listing_is_superfluous(world: World) -> None:
+    world.write("a.txt", prose("barometer"))
+    await world.sync(has_time=lambda: False)
+    await world.rows("UPDATE kb_syncs SET status = 'listing', lease_until = now() + interval '1 hour' RETURNING id")
+    world.queue.waiting.clear()
+
+    assert await world.sync(trigger="schedule") is None
+
+    assert await world.row("SELECT is_wanted_again FROM kb_syncs") == (False,)
 
 
 async def test_a_listing_whose_worker_was_lost_begins_again(world: World) -> None:
@@ -263,7 +287,7 @@ async def test_a_listing_whose_worker_was_lost_begins_again(world: World) -> Non
 
     class Deadly(FolderStore):
         async def list(self, prefix: str, *, after: str = "") -> AsyncIterator[ObjectInfo]:
-            async for info in super().list(prefix):
+            async for info in super().list(prefix, after=after):
                 yield info
             raise asyncio.CancelledError
 
@@ -291,7 +315,7 @@ async def test_a_worker_lost_before_it_sent_what_it_found_is_made_up_for(world: 
 
     lost = dataclasses.replace(world.context, queue=Full())
     with pytest.raises(ConnectionError):
-        await sync.sync(lost, world.org_id, world.base_id)
+        await sync.sync(lost, SyncMessage(world.org_id, world.base_id))
     assert await world.statuses() == {"a.txt": "pending"}
     assert (await world.base()).status == "syncing", "the source is not to blame"
     for table in ("kb_documents", "kb_syncs"):
@@ -353,14 +377,15 @@ async def test_a_deleted_base_is_not_synced(world: World) -> None:
         await bases.delete(conn, org_id=world.org_id, knowledge_base_id=world.base_id)
 
     assert await world.sync() is None
-    assert await sync.sync(world.context, world.org_id, uuid4()) is None
+    assert await sync.sync(world.context, SyncMessage(world.org_id, uuid4())) is None
     assert world.queue.waiting == []
 
 
 async def test_another_organization_cannot_sync_it(world: World, other_org_id: UUID) -> None:
     world.write("a.txt", prose("barometer"))
 
-    assert await sync.sync(world.context, other_org_id, world.base_id) is None
+    await world.sync()
+
+    assert await sync.sync(world.context, SyncMessage(other_org_id, world.base_id)) is None
     async with tenant(world.pool, other_org_id) as conn:
-        seen = await sync.sync_status(conn, org_id=other_org_id, knowledge_base_id=world.base_id)
-    assert seen.status == "never"
+        assert await sync_status.last(conn, org_id=other_org_id, knowledge_base_id=world.base_id) is None

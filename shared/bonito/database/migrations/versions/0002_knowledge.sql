@@ -22,6 +22,7 @@ CREATE TABLE knowledge_bases (
     error_message text,
     served_generation uuid,
     last_synced_at timestamptz,
+    listed_at timestamptz,     -- when its source was begun to be listed for the last time
     next_sync_at timestamptz,  -- when sync_schedule is due next; null until the schedule's tick has worked it out
     deleted_at timestamptz,
     created_at timestamptz NOT NULL DEFAULT now(),
@@ -33,6 +34,8 @@ CREATE TABLE knowledge_bases (
 CREATE UNIQUE INDEX knowledge_bases_name ON knowledge_bases (org_id, name) WHERE deleted_at IS NULL;
 CREATE INDEX knowledge_bases_source ON knowledge_bases (source_type, source_bucket) WHERE deleted_at IS NULL;
 CREATE INDEX knowledge_bases_schedule ON knowledge_bases (next_sync_at) WHERE sync_schedule IS NOT NULL AND deleted_at IS NULL;
+CREATE INDEX knowledge_bases_listed ON knowledge_bases (listed_at)
+    WHERE source_type IN ('s3', 'azure_blob', 'gcs') AND deleted_at IS NULL;
 CREATE INDEX knowledge_bases_deleted ON knowledge_bases (deleted_at) WHERE deleted_at IS NOT NULL;
 
 -- Whoever changes a schedule need not know that the next time was worked out from the old one.
@@ -85,10 +88,19 @@ CREATE TABLE kb_syncs (
     org_id uuid NOT NULL,
     id uuid NOT NULL,
     knowledge_base_id uuid NOT NULL,
+    trigger text NOT NULL DEFAULT 'manual' CHECK (trigger IN ('manual', 'schedule', 'webhook', 'notification', 'reconcile')),
     status text NOT NULL DEFAULT 'listing' CHECK (status IN ('listing', 'processing', 'done', 'failed')),
     error_message text,
-    unchanged_count integer NOT NULL DEFAULT 0 CHECK (unchanged_count >= 0),  -- listed, and no work
+    cursor text COLLATE "C" NOT NULL DEFAULT '',       -- the place below the prefix up to which the listing is compared
+    is_wanted_again boolean NOT NULL DEFAULT false,    -- somebody asked for a sync behind the cursor's back: list once more
     retry_failed boolean NOT NULL DEFAULT false,
+    attempts integer NOT NULL DEFAULT 0,               -- failed tries to list on from the cursor
+    unchanged_count bigint NOT NULL DEFAULT 0 CHECK (unchanged_count >= 0),  -- listed, and no work
+    sent_count bigint NOT NULL DEFAULT 0 CHECK (sent_count >= 0),  -- documents sent to be looked at, each once
+    added_count bigint NOT NULL DEFAULT 0 CHECK (added_count >= 0),  -- those of them that were not there before
+    changed_count bigint NOT NULL DEFAULT 0 CHECK (changed_count >= 0),  -- those of them that had another version
+    removed_count bigint NOT NULL DEFAULT 0 CHECK (removed_count >= 0),  -- of this sync's documents, when it ended
+    failed_count bigint NOT NULL DEFAULT 0 CHECK (failed_count >= 0),  -- of all documents, when it ended
     fence bigint NOT NULL DEFAULT 0,                   -- moved by every worker that takes the listing up
     lease_until timestamptz,                           -- somebody lists until then; later, when the sweeper looks again
     started_at timestamptz NOT NULL DEFAULT now(),
@@ -96,7 +108,7 @@ CREATE TABLE kb_syncs (
     PRIMARY KEY (org_id, id),
     FOREIGN KEY (org_id, knowledge_base_id) REFERENCES knowledge_bases (org_id, id) ON DELETE CASCADE
 );
-CREATE INDEX kb_syncs_base ON kb_syncs (org_id, knowledge_base_id, started_at DESC);
+CREATE INDEX kb_syncs_base ON kb_syncs (org_id, knowledge_base_id, started_at DESC, id DESC);
 CREATE UNIQUE INDEX kb_syncs_running ON kb_syncs (org_id, knowledge_base_id) WHERE status IN ('listing', 'processing');
 CREATE INDEX kb_syncs_lease ON kb_syncs (lease_until) WHERE status IN ('listing', 'processing');
 CALL protect('kb_syncs');
@@ -133,6 +145,8 @@ CREATE UNIQUE INDEX kb_documents_path ON kb_documents (org_id, knowledge_base_id
 CREATE INDEX kb_documents_content ON kb_documents (org_id, knowledge_base_id, file_hash);
 CREATE INDEX kb_documents_in_work ON kb_documents (org_id, knowledge_base_id) WHERE status IN ('pending', 'processing');
 CREATE INDEX kb_documents_sync ON kb_documents (org_id, sync_id, status) WHERE sync_id IS NOT NULL;
+CREATE INDEX kb_documents_removed ON kb_documents (org_id, sync_id) WHERE sync_id IS NOT NULL AND deleted_at IS NOT NULL;
+CREATE INDEX kb_documents_failed ON kb_documents (org_id, knowledge_base_id) WHERE status = 'error' AND deleted_at IS NULL;
 CREATE INDEX kb_documents_lease ON kb_documents (lease_until) WHERE lease_until IS NOT NULL;
 CREATE INDEX kb_documents_tombstone ON kb_documents (deleted_at) WHERE deleted_at IS NOT NULL;
 CALL protect('kb_documents');
@@ -265,7 +279,7 @@ CREATE POLICY lookup ON kb_generations FOR SELECT TO bonito_lookup USING (true);
 CREATE POLICY lookup ON kb_syncs FOR SELECT TO bonito_lookup USING (true);
 CREATE POLICY lookup ON kb_documents FOR SELECT TO bonito_lookup USING (true);
 CREATE POLICY lookup ON kb_revisions FOR SELECT TO bonito_lookup USING (true);
-GRANT SELECT (org_id, id, source_type, source_bucket, source_prefix, connection_id, sync_schedule, sync_timezone, next_sync_at, deleted_at)
+GRANT SELECT (org_id, id, source_type, source_bucket, source_prefix, connection_id, sync_schedule, sync_timezone, next_sync_at, listed_at, deleted_at)
     ON knowledge_bases TO bonito_lookup;
 GRANT SELECT (org_id, id, status, retired_at) ON kb_generations TO bonito_lookup;
 GRANT SELECT (org_id, id, status, lease_until) ON kb_syncs TO bonito_lookup;
@@ -296,6 +310,15 @@ CREATE FUNCTION find_due_schedules()
     AS $$ SELECT b.org_id, b.id, b.sync_schedule, b.sync_timezone, b.next_sync_at FROM knowledge_bases b
            WHERE b.sync_schedule IS NOT NULL AND b.deleted_at IS NULL AND (b.next_sync_at IS NULL OR b.next_sync_at <= now()) $$;
 
+-- Sources in a cloud that were not listed for p_age, the longest forgotten first: a notification may have been lost.
+CREATE FUNCTION find_unlisted(p_age interval, p_limit integer)
+    RETURNS TABLE (org_id uuid, knowledge_base_id uuid, listed_at timestamptz)
+    LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp
+    AS $$ SELECT b.org_id, b.id, b.listed_at FROM knowledge_bases b
+           WHERE b.source_type IN ('s3', 'azure_blob', 'gcs') AND b.deleted_at IS NULL
+             AND (b.listed_at IS NULL OR b.listed_at < now() - p_age)
+           ORDER BY b.listed_at NULLS FIRST LIMIT p_limit $$;
+
 -- The sweeper's next work: leases that ran out, and what is no longer served for longer than p_grace (tombstones: p_keep).
 CREATE FUNCTION find_sweeping(p_limit integer, p_grace interval, p_keep interval)
     RETURNS TABLE (kind text, org_id uuid, id uuid)
@@ -319,4 +342,5 @@ CREATE FUNCTION find_sweeping(p_limit integer, p_grace interval, p_keep interval
 CALL hand_over('find_knowledge_bases(text, text)', 'bonito_lookup');
 CALL hand_over('find_sources(text)', 'bonito_lookup');
 CALL hand_over('find_due_schedules()', 'bonito_lookup');
+CALL hand_over('find_unlisted(interval, integer)', 'bonito_lookup');
 CALL hand_over('find_sweeping(integer, interval, interval)', 'bonito_lookup');
