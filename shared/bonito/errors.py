@@ -5,7 +5,7 @@ BonitoError                                                                     
     UnreadableSecret                                                                            500
     CallerError
         InvalidRequest                                                                          400
-        AuthenticationFailed, PermissionDenied, ModelNotAllowed                            401, 403
+        AuthenticationFailed, PermissionDenied, ModelNotAllowed, TierLimit                 401, 403
         NotFound, KnowledgeBaseNotFound, ModelNotFound                                          404
         MethodNotAllowed                                                                        405
         PayloadTooLarge                                                                         413
@@ -111,6 +111,16 @@ class ModelNotAllowed(CallerError):
     """The key or a policy does not allow the model."""
 
     code, status = "model_not_allowed", 403
+
+
+class TierLimit(CallerError):
+    """The organization's tier does not allow it; `required_tier` names the least that does."""
+
+    code, status = "tier_limit", 403
+
+    def __init__(self, message: str, *, param: str | None = None, required_tier: str | None = None) -> None:
+        super().__init__(message, param=param)
+        self.required_tier = required_tier
 
 
 class NotFound(CallerError):
@@ -254,4 +264,7 @@ def problem_details(error: BonitoError) -> dict[str, object]:
     """The body of an error on /api: RFC 9457, with a stable `code`."""
     title = error.code.replace("_", " ").capitalize()
     body: dict[str, object] = {"type": "about:blank", "title": title, "status": error.status, "code": error.code}
-    return body | {"detail": error.message} | ({"param": error.param} if error.param else {})
+    body |= {"detail": error.message} | ({"param": error.param} if error.param else {})
+    if isinstance(error, TierLimit) and error.required_tier:
+        body["required_tier"] = error.required_tier
+    return body

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 admin = typer.Typer(no_args_is_help=True, help="What only the owner of the deployment may do.")
 audit = typer.Typer(no_args_is_help=True, help="The audit log.")
 serve = typer.Typer(no_args_is_help=True, help="One server, for containers and virtual machines.")
+# As bonito.tenancy.tiers has them; most commands start without the database's library.
+TierName = Literal["free", "pro", "enterprise", "scale"]
 
 HostOption = Annotated[str, typer.Option(help="Address to listen on.")]
 PortOption = Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")]
@@ -99,17 +101,36 @@ def _migrate(sql: bool) -> None:
 def create_organization(
     name: Annotated[str, typer.Argument(help="Its name, unique in the deployment.")],
     owner_email: Annotated[str, typer.Option("--owner-email", help="Its first owner; everybody else is invited.")],
+    tier: Annotated[TierName, typer.Option(help="What it may have; enterprise has no limits.")] = "enterprise",
     as_json: JsonOption = False,
 ) -> None:
     """Create an organization with its first owner, and show the owner's token, this once."""
-    reporting_errors(_create_organization)(name, owner_email, as_json)
+    reporting_errors(_create_organization)(name, owner_email, tier, as_json)
 
 
-def _create_organization(name: str, owner_email: str, as_json: bool) -> None:
+def _create_organization(name: str, owner_email: str, tier: TierName, as_json: bool) -> None:
     from bonito.tenancy import organizations
 
-    created = organizations.create_organization(_migration_url(), name=name, owner_email=owner_email)
+    created = organizations.create_organization(_migration_url(), name=name, owner_email=owner_email, tier=tier)
     answer = {"organization_id": str(created.org_id), "user_id": str(created.user_id), "personal_token": created.token}
+    Session(as_json=as_json, quiet=False, api_url="", api_key="").show(answer, lambda: fields(answer))
+
+
+@admin.command("set-tier")
+def set_tier(
+    name: Annotated[str, typer.Argument(help="The organization's name.")],
+    tier: Annotated[TierName, typer.Argument(help="What it may have from now on; what it has stays.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Change an organization's tier."""
+    reporting_errors(_set_tier)(name, tier, as_json)
+
+
+def _set_tier(name: str, tier: TierName, as_json: bool) -> None:
+    from bonito.tenancy import organizations
+
+    org_id = organizations.set_tier(_migration_url(), name=name, tier=tier)
+    answer = {"organization_id": str(org_id), "tier": tier}
     Session(as_json=as_json, quiet=False, api_url="", api_key="").show(answer, lambda: fields(answer))
 
 

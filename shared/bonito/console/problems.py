@@ -61,6 +61,7 @@ class Problem(BaseModel):
     code: str = Field(description="Stable: what programs compare.")
     detail: str = Field(description="For a person.")
     param: str | None = Field(default=None, description="The field that is at fault, where there is one.")
+    required_tier: str | None = Field(default=None, description="With `tier_limit`: the least tier that allows it.")
     errors: list[FieldProblem] | None = Field(default=None, description="All fields at fault, where they are several.")
     request_id: str = Field(description="Names this call in the logs.")
 
@@ -68,7 +69,7 @@ class Problem(BaseModel):
 DESCRIPTIONS: Mapping[int, str] = {
     400: "The request is understood and makes no sense.",
     401: "No personal token, or one that is unknown, expired or revoked.",
-    403: "The token's role lacks the permission.",
+    403: "The token's role lacks the permission, or the organization's tier does not allow it.",
     404: "There is no such thing in the organization.",
     409: "The state of the thing does not allow it.",
     413: "The body is too large.",

@@ -11,12 +11,14 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from bonito.database.pool import Connection, Pool, tenant
 from bonito.errors import InvalidRequest, ModelNotFound, StateConflict
-from bonito.knowledge import bases, generations, language
+from bonito.knowledge import bases, generations, language, limits
 from bonito.knowledge.bases import KnowledgeBase, Options
 from bonito.knowledge.generations import Generation, Pinned
 from bonito.knowledge.metadata import Metadata
 from bonito.knowledge.sources import PRINTABLE, SourceConfig, SourcePolicy, check_connection
 from bonito.providers.base import EmbeddingModels
+from bonito.tenancy import tiers
+from bonito.tenancy.tiers import Tier
 
 DEFAULT_OVERLAP = 50
 CRON_FIELDS = 5
@@ -170,11 +172,15 @@ async def create_base(
         InvalidRequest: a source that this deployment does not read or the connection not reach, or an unknown model or
             language.
         AlreadyExists: the name is taken.
+        TierLimit: the organization's tier does not allow another base, a schedule, or the choice of a model.
     """
     knowledge_base_id, options = uuid4(), new.options()
+    async with tenant(pool, org_id) as conn:
+        tier = await tiers.tier_of(conn, org_id=org_id)
+    _check_tier(tier, sync_schedule=options.sync_schedule, embedding_model=options.embedding_model)
     source = sources.admit(new.source, knowledge_base_id=knowledge_base_id)
     pinned = await _pin(pool, models, org_id=org_id, options=options)
-    async with tenant(pool, org_id) as conn:
+    async with tenant(pool, org_id) as conn, limits.guarded(conn, org_id=org_id, tier=tier):
         await check_connection(conn, org_id=org_id, source=source)
         return await bases.create(
             conn,
@@ -206,11 +212,14 @@ async def change_base(
         KnowledgeBaseNotFound: there is no such base.
         InvalidRequest: another source, or values that do not fit together or to this deployment.
         AlreadyExists: another base has the new name.
+        TierLimit: the organization's tier does not allow a schedule, or the choice of a model.
         StateConflict: others kept changing the base meanwhile.
     """
     for _ in range(ATTEMPTS):
         async with tenant(pool, org_id) as conn:
             seen = await bases.get(conn, org_id=org_id, name_or_id=name_or_id)
+            tier = await tiers.tier_of(conn, org_id=org_id)
+        _check_tier(tier, sync_schedule=change.sync_schedule, embedding_model=change.embedding_model)
         _check_source(seen, change, sources)
         rebuilds, options = change.rebuilds(seen), change.applied_to(seen)
         pinned = await _pin(pool, models, org_id=org_id, options=options) if rebuilds else None
@@ -261,6 +270,16 @@ async def _begin(
 
 def _build_of(options: Options) -> dict[str, Any]:
     return {name: getattr(options, name) for name in REBUILDING}
+
+
+def _check_tier(tier: Tier, *, sync_schedule: str | None, embedding_model: str | None) -> None:
+    """Refuse what is asked for and not allowed; what a base has from a better time, it keeps."""
+    if sync_schedule is not None:
+        tiers.require(tier, lambda limits: limits.schedules, "Schedules", param="sync_schedule")
+    if embedding_model not in (None, "auto"):
+        tiers.require(
+            tier, lambda limits: limits.custom_embedding_models, "Chosen embedding models", param="embedding_model"
+        )
 
 
 def _check_source(base: KnowledgeBase, change: KnowledgeBaseChange, sources: SourcePolicy) -> None:

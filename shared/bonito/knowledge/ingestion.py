@@ -18,8 +18,16 @@ from uuid import UUID
 
 from bonito.clouds.base import ObjectChanged, ObjectInfo, ObjectStore
 from bonito.database.pool import Connection, Pool, lookup, tenant
-from bonito.errors import AccessDenied, BonitoError, DocumentError, KnowledgeBaseNotFound, NotFound, StateConflict
-from bonito.knowledge import bases, chunking, claims, generations, language, progress, revisions, tokens
+from bonito.errors import (
+    AccessDenied,
+    BonitoError,
+    DocumentError,
+    KnowledgeBaseNotFound,
+    NotFound,
+    StateConflict,
+    TierLimit,
+)
+from bonito.knowledge import bases, chunking, claims, generations, language, limits, progress, revisions, tokens
 from bonito.knowledge.bases import KnowledgeBase
 from bonito.knowledge.claims import Claimed, LostFence
 from bonito.knowledge.context import Ingestion, send_all
@@ -28,6 +36,7 @@ from bonito.knowledge.messages import EmbedMessage, IngestMessage, Message, Sync
 from bonito.knowledge.parsing.base import ParsedDocument
 from bonito.knowledge.retries import MAX_ATTEMPTS, explain, gave_up, is_retryable, is_unforeseen, kept
 from bonito.knowledge.revisions import Content, Description, NewChunk
+from bonito.tenancy import tiers
 
 logger = logging.getLogger(__name__)
 
@@ -171,18 +180,21 @@ async def _look(context: Ingestion, message: IngestMessage, base: KnowledgeBase,
             await _fail(context, message.org_id, claimed, error.message, content=None, version=version)
             return
         content = Content(await asyncio.to_thread(_sha256, path), info.version, info.size)
-        needed = await _join(context, message, claimed, content)
-        if not needed:
-            return
         try:
+            needed = await _join(context, message, claimed, content)
+            if not needed:
+                return
             document = await context.parser.parse(path, name=message.path, limits=context.limits)
             built = [Built(each.id, await asyncio.to_thread(_cut, document, each)) for each in needed]
-        except DocumentError as error:
+        except (DocumentError, TierLimit) as error:
             await _fail(context, message.org_id, claimed, error.message, content=content, version=info.version)
             return
     if any(generation.language is None for generation in needed):
         await _pin_language(context, message, needed, document.text)
-    await _store(context, message, claimed, content, _describe(document, built), built)
+    try:
+        await _store(context, message, claimed, content, _describe(document, built), built)
+    except TierLimit as error:
+        await _fail(context, message.org_id, claimed, error.message, content=content, version=info.version)
 
 
 async def _fetch(store: ObjectStore, key: str, path: Path, *, max_bytes: int) -> ObjectInfo:
@@ -211,6 +223,9 @@ async def _join(context: Ingestion, message: IngestMessage, claimed: Claimed, co
         if not present:
             raise StateConflict("The knowledge base has no generation that is served or built.")
         needed = [generation for generation, revision in present if revision is None]
+        if needed:
+            tier = await tiers.tier_of(conn, org_id=org_id)
+            await limits.check_document(conn, org_id=org_id, tier=tier, document_id=claimed.id)
         messages = [] if needed else await _advance(context, conn, message, claimed, content)
     if not needed:
         await _hand_on(context, message, messages)
@@ -228,16 +243,18 @@ async def _store(
     """Commit the chunks of all generations at once, then ask for their vectors."""
     async with tenant(context.pool, message.org_id) as conn:
         await claims.hold(conn, org_id=message.org_id, claimed=claimed)
-        for part in built:
-            await revisions.store(
-                conn,
-                org_id=message.org_id,
-                document_id=claimed.id,
-                generation_id=part.generation_id,
-                content=content,
-                description=description,
-                chunks=part.chunks,
-            )
+        tier = await tiers.tier_of(conn, org_id=message.org_id)
+        async with limits.guarded(conn, org_id=message.org_id, tier=tier):
+            for part in built:
+                await revisions.store(
+                    conn,
+                    org_id=message.org_id,
+                    document_id=claimed.id,
+                    generation_id=part.generation_id,
+                    content=content,
+                    description=description,
+                    chunks=part.chunks,
+                )
         messages = await _advance(context, conn, message, claimed, content)
     await _hand_on(context, message, messages)
 

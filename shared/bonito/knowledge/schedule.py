@@ -11,6 +11,8 @@ from bonito.clouds.base import StoreType
 from bonito.database.pool import lookup, tenant
 from bonito.knowledge.context import Ingestion, send_all
 from bonito.knowledge.messages import SyncMessage
+from bonito.tenancy import tiers
+from bonito.tenancy.tiers import TIERS
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +41,7 @@ async def send_due(context: Ingestion, *, now: datetime) -> int:
     """Ask for a sync of every base whose schedule is due; how many.
 
     A schedule that was missed, however often, is made up for once. A base whose schedule is new gets its next time.
+    The schedules of an organization whose tier allows none any more rest.
     """
     async with lookup(context.pool) as conn:
         due = await (await conn.execute(FIND_DUE)).fetchall()
@@ -51,8 +54,9 @@ async def send_due(context: Ingestion, *, now: datetime) -> int:
             continue
         row = {"org_id": org_id, "knowledge_base_id": knowledge_base_id, "seen": seen, "next": upcoming}
         async with tenant(context.pool, org_id) as conn:
+            is_allowed = TIERS[await tiers.tier_of(conn, org_id=org_id)].schedules
             is_ours = (await conn.execute(SET_NEXT, row)).rowcount == 1
-        if is_ours and seen is not None:
+        if is_ours and is_allowed and seen is not None:
             await send_all(context.queue, [SyncMessage(org_id, knowledge_base_id, trigger="schedule")])
             sent += 1
     return sent
@@ -87,8 +91,17 @@ async def send_unlisted(context: Ingestion, *, older_than: timedelta) -> int:
 
 
 def next_time(expression: str, timezone: str, *, after: datetime) -> datetime:
-    """The first moment after `after` (aware) that fits a cron expression read in an IANA time zone."""
+    """The first moment after `after` (aware) that fits a cron expression read in an IANA time zone.
+
+    A time of day that the clock's change skips comes at the moment of the change; one that it repeats comes once,
+    unless the expression is for every hour.
+    """
     from croniter import croniter
 
-    moment: datetime = croniter(expression, after.astimezone(ZoneInfo(timezone))).get_next(datetime)
+    zone = ZoneInfo(timezone)
+    moments = croniter(expression, after.astimezone(zone))
+    moment: datetime = moments.get_next(datetime)
+    is_for_every_hour = expression.split()[1].startswith("*")
+    while moment.astimezone(zone).fold and not is_for_every_hour:
+        moment = moments.get_next(datetime)
     return moment

@@ -15,8 +15,9 @@ from psycopg.types.json import Jsonb
 
 from bonito.database.pool import Connection
 from bonito.errors import AlreadyExists, InvalidRequest, NotFound
-from bonito.tenancy import credentials
+from bonito.tenancy import credentials, tiers
 from bonito.tenancy.permissions import Role
+from bonito.tenancy.tiers import Tier
 
 EMAIL = re.compile(r"[A-Za-z0-9._%+'-]{1,64}@[A-Za-z0-9-]{1,63}(\.[A-Za-z0-9-]{1,63}){0,3}")
 NAME = re.compile(r"[^\x00-\x20\x7f]([^\x00-\x1f\x7f]{0,253}[^\x00-\x20\x7f])?")
@@ -28,6 +29,7 @@ class Organization:
 
     id: UUID
     name: str
+    tier: Tier
     created_at: datetime
 
 
@@ -40,7 +42,7 @@ class CreatedOrganization:
     token: str = field(repr=False)
 
 
-GET: LiteralString = "SELECT id, name, created_at FROM organizations WHERE id = %(org_id)s"
+GET: LiteralString = "SELECT id, name, tier, created_at FROM organizations WHERE id = %(org_id)s"
 
 
 async def get(conn: Connection, *, org_id: UUID) -> Organization:
@@ -54,7 +56,8 @@ async def get(conn: Connection, *, org_id: UUID) -> Organization:
 
 
 CREATE: LiteralString = """
-    INSERT INTO organizations (id, name) VALUES (%(org_id)s, %(name)s) ON CONFLICT (lower(name)) DO NOTHING RETURNING id
+    INSERT INTO organizations (id, name, tier) VALUES (%(org_id)s, %(name)s, %(tier)s)
+    ON CONFLICT (lower(name)) DO NOTHING RETURNING id
 """
 
 # A person who is known to the deployment stays the same person.
@@ -78,13 +81,14 @@ AUDIT: LiteralString = """
 """
 
 
-def create_organization(url: str, *, name: str, owner_email: str) -> CreatedOrganization:
+def create_organization(url: str, *, name: str, owner_email: str, tier: Tier = tiers.DEFAULT) -> CreatedOrganization:
     """Make an organization, its first owner, and the owner's first personal token, all or nothing.
 
     Args:
         url: a login that acts as bonito_owner, as for a migration.
         name: unique in the deployment, whatever the case of its letters.
         owner_email: a person that the deployment knows already is added, not made anew.
+        tier: what it may have.
 
     Raises:
         AlreadyExists: the name is taken.
@@ -98,6 +102,7 @@ def create_organization(url: str, *, name: str, owner_email: str) -> CreatedOrga
     row: dict[str, Any] = {
         "org_id": uuid4(),
         "name": name,
+        "tier": tier,
         "user_id": uuid4(),
         "email": owner_email.lower(),
         "token_id": uuid4(),
@@ -116,7 +121,7 @@ def create_organization(url: str, *, name: str, owner_email: str) -> CreatedOrga
         conn.execute(ADD_OWNER, row)
         conn.execute(FIRST_ACCESS, row)
         conn.execute(SET_ORGANIZATION, row)
-        conn.execute(AUDIT, row | {"details": Jsonb({"owner": str(user[0])})})
+        conn.execute(AUDIT, row | {"details": Jsonb({"owner": str(user[0]), "tier": tier})})
     return CreatedOrganization(org_id=row["org_id"], user_id=row["user_id"], token=token.text)
 
 
@@ -154,3 +159,39 @@ def issue_owner_token(url: str, *, name: str, owner_email: str) -> CreatedOrgani
         conn.execute(SET_ORGANIZATION, row)
         conn.execute(AUDIT_REENTRY, row | {"target": f"token:{row['token_id']}"})
     return CreatedOrganization(org_id=row["org_id"], user_id=row["user_id"], token=token.text)
+
+
+SET_TIER: LiteralString = """
+    UPDATE organizations o SET tier = %(tier)s FROM organizations before
+     WHERE lower(o.name) = lower(%(name)s) AND before.id = o.id RETURNING o.id, before.tier
+"""
+
+AUDIT_TIER: LiteralString = """
+    SELECT append_audit(%(org_id)s, 'system', 'organization.set_tier', %(target)s, %(details)s, 'admin')
+"""
+
+
+def set_tier(url: str, *, name: str, tier: Tier) -> UUID:
+    """Change what an organization may have; what it has above the new limits stays.
+
+    Args:
+        url: a login that acts as bonito_owner, as for a migration.
+        name: the organization's.
+        tier: the new one.
+
+    Returns:
+        The organization's id.
+
+    Raises:
+        NotFound: there is no such organization.
+    """
+    with psycopg.connect(url) as conn:
+        conn.execute("SET ROLE bonito_owner")
+        found = conn.execute(SET_TIER, {"name": name, "tier": tier}).fetchone()
+        if found is None:
+            raise NotFound(f"There is no organization named {name}.")
+        org_id: UUID = found[0]
+        row = {"org_id": org_id, "target": f"organization:{org_id}"}
+        conn.execute(SET_ORGANIZATION, row)
+        conn.execute(AUDIT_TIER, row | {"details": Jsonb({"before": found[1], "tier": tier})})
+    return org_id

@@ -33,6 +33,7 @@ INDEXES_OF_LOOKUPS = {
     "kb_revisions_ended": "the sweeper's work",
     "kb_index_terms": "GIN: the scope of the generation is in every term",
     "kb_uploads_expires": "the sweeper's work",
+    "sync_webhooks_id": "webhook → organization",
     "organizations_name": "unique in the deployment",
 }
 
@@ -48,6 +49,7 @@ DEFINERS = {
     "find_unlisted": "bonito_lookup",
     "find_sweeping": "bonito_lookup",
     "find_expired_uploads": "bonito_lookup",
+    "find_sync_webhook": "bonito_lookup",
     "search_knowledge_base": "bonito_search",
 }
 

@@ -202,7 +202,7 @@ async def test_everything_works_through_a_transaction_pooling_proxy(proxy_url: s
     await world.check_counts()
 
 
-async def test_a_schedule_is_due_once_however_many_tick(pool: Pool, world: World) -> None:
+async def test_a_schedule_is_due_once_however_many_tick(database: Database, pool: Pool, world: World) -> None:
     async def set_schedule(expression: str | None) -> None:
         async with tenant(pool, world.org_id) as conn:
             await conn.execute(
@@ -234,10 +234,42 @@ async def test_a_schedule_is_due_once_however_many_tick(pool: Pool, world: World
     assert await next_at() == first
     assert await schedule.send_due(world.context, now=now) == 0
 
+    world.queue.waiting.clear()
+    await set_next(now - timedelta(minutes=1))
+    with psycopg.connect(database.superuser_url) as owner:
+        owner.execute("UPDATE organizations SET tier = 'free' WHERE id = %s", [world.org_id])
+    assert await schedule.send_due(world.context, now=now) == 0
+    assert (world.queue.waiting, await next_at()) == ([], first), "a tier without schedules: it rests"
+
     await set_schedule("0 4 * * *")
     assert await next_at() is None, "a changed schedule forgets the old one's time"
     await set_schedule(None)
     assert await schedule.send_due(world.context, now=now) == 0
+
+
+async def test_a_cloud_source_that_nobody_listed_for_long_is_asked_for_once(database: Database, world: World) -> None:
+    async def forget(ago: str) -> None:
+        with psycopg.connect(database.superuser_url) as owner:
+            owner.execute("DELETE FROM knowledge_bases WHERE id <> %s", [world.base_id])
+            owner.execute("UPDATE knowledge_bases SET source_type = 's3', listed_at = now() - %s::interval", [ago])
+
+    async def ask() -> int:
+        return sum(
+            await asyncio.gather(
+                *(schedule.send_unlisted(world.context, older_than=timedelta(hours=6)) for _ in range(3))
+            )
+        )
+
+    await forget("5 hours")
+    assert await ask() == 0
+    await forget("7 hours")
+    assert (await ask(), await ask()) == (1, 0)
+    ((queue, message, _),) = world.queue.waiting
+    assert (queue, message["trigger"]) == ("sync", "reconcile")
+
+    await forget("7 hours")
+    await world.run(queue, message)
+    assert await ask() == 0, "a sync lists it, whoever asked for that"
 
 
 async def test_maintenance_is_done_with_the_owners_rights(database: Database) -> None:

@@ -81,3 +81,30 @@ async def test_another_organization_is_not_there(pool: Pool, org_id: UUID, other
     async with tenant(pool, other_org_id) as conn:
         with pytest.raises(NotFound):
             await organizations.get(conn, org_id=org_id)
+
+
+async def test_a_tier_is_set_by_who_may_migrate_and_noted(pool: Pool, database: Database) -> None:
+    name = f"Acme {uuid4()}"
+    created = organizations.create_organization(
+        database.migrator_url, name=name, owner_email=f"{uuid4()}@example.com", tier="free"
+    )
+
+    changed = organizations.set_tier(database.migrator_url, name=name.upper(), tier="pro")
+
+    async with tenant(pool, created.org_id) as conn:
+        found = await organizations.get(conn, org_id=created.org_id)
+        newest, first = await audit.list_page(conn, org_id=created.org_id, limit=10)
+    assert (changed, found.tier) == (created.org_id, "pro")
+    assert (first.details["tier"], newest.action) == ("free", "organization.set_tier")
+    assert newest.details == {"before": "free", "tier": "pro"}
+
+
+async def test_the_runtime_cannot_set_a_tier(pool: Pool, org_id: UUID) -> None:
+    with pytest.raises(psycopg.errors.InsufficientPrivilege):
+        async with tenant(pool, org_id) as conn:
+            await conn.execute("UPDATE organizations SET tier = 'scale'")
+
+
+async def test_an_unknown_organization_has_no_tier(database: Database) -> None:
+    with pytest.raises(NotFound):
+        organizations.set_tier(database.migrator_url, name=f"nobody {uuid4()}", tier="pro")

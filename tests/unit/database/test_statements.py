@@ -20,6 +20,7 @@ OF_THE_OWNER = {
     "tenancy.organizations.ADD_USER": "an organization that is being made",
     "tenancy.organizations.FIND_USER": "an organization that is being made",
     "tenancy.organizations.FIND_OWNER": "an owner who lost every token",
+    "tenancy.organizations.SET_TIER": "an organization that is named",
     "tenancy.secrets.ORGANIZATIONS": "a rotation of every organization's secrets",
     "knowledge.indexes.FIND_GENERATIONS": "maintenance of every organization's indexes",
 }

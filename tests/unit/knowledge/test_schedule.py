@@ -20,6 +20,10 @@ from bonito.knowledge.schedule import next_time
         pytest.param("0 8 * * *", "Europe/Berlin", "2026-03-28T08:00:00", "2026-03-29T06:00:00", id="clock-forward"),
         pytest.param("0 8 * * *", "Europe/Berlin", "2026-10-24T08:00:00", "2026-10-25T07:00:00", id="clock-back"),
         pytest.param("30 2 * * *", "Europe/Berlin", "2026-03-28T12:00:00", "2026-03-29T01:00:00", id="skipped-hour"),
+        pytest.param("30 2 * * *", "Europe/Berlin", "2026-10-24T12:00:00", "2026-10-25T00:30:00", id="repeated-hour"),
+        pytest.param("30 2 * * *", "Europe/Berlin", "2026-10-25T00:30:00", "2026-10-26T01:30:00", id="but-once"),
+        pytest.param("30 * * * *", "Europe/Berlin", "2026-10-25T00:30:00", "2026-10-25T01:30:00", id="hourly-twice"),
+        pytest.param("45 1 * * *", "Australia/Lord_Howe", "2026-04-04T14:45:00", "2026-04-05T15:15:00", id="half-hour"),
     ],
 )
 def test_the_next_time_is_that_of_the_zone(expression: str, timezone: str, after: str, expected: str) -> None:
