@@ -5,7 +5,8 @@ BonitoError                                                                     
     UnreadableSecret                                                                            500
     CallerError
         InvalidRequest                                                                          400
-        AuthenticationFailed, PermissionDenied, ModelNotAllowed, TierLimit                 401, 403
+        AuthenticationFailed, InvalidSignature                                                  401
+        PermissionDenied, ModelNotAllowed, TierLimit                                            403
         NotFound, KnowledgeBaseNotFound, ModelNotFound                                          404
         MethodNotAllowed                                                                        405
         PayloadTooLarge                                                                         413
@@ -99,6 +100,12 @@ class AuthenticationFailed(CallerError):
     """No key, or one that is unknown, expired or revoked."""
 
     code, status = "invalid_api_key", 401
+
+
+class InvalidSignature(CallerError):
+    """A webhook's delivery: the webhook is unknown, or the signature is not its own, or is too old."""
+
+    code, status = "invalid_signature", 401
 
 
 class PermissionDenied(CallerError):

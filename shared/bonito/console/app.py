@@ -28,10 +28,11 @@ from bonito.console.routers import (
     syncs,
     tokens,
     uploads,
+    webhooks,
 )
 from bonito.console.services import Services
 
-# Every router of /api, in the order in which paths are tried.
+# Every router of /api, and of /hooks, in the order in which paths are tried.
 ROUTERS = (
     health.router,
     identity.router,
@@ -46,6 +47,8 @@ ROUTERS = (
     uploads.router,
     uploads.receiving,
     syncs.router,
+    webhooks.router,
+    webhooks.hooks,
     search.router,
     connections.router,
     secrets.router,

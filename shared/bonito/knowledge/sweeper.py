@@ -15,7 +15,7 @@ from typing import Any, Literal, LiteralString
 from uuid import UUID
 
 from bonito.database.pool import lookup, tenant
-from bonito.knowledge import direct_uploads, progress
+from bonito.knowledge import direct_uploads, progress, webhooks
 from bonito.knowledge.context import Ingestion
 from bonito.knowledge.messages import IngestMessage, SyncMessage
 
@@ -215,10 +215,11 @@ async def _generation(context: Ingestion, org_id: UUID, item: UUID, patience: Pa
 
 
 async def _knowledge_base(context: Ingestion, org_id: UUID, item: UUID, patience: Patience) -> bool:
-    """Remove what was uploaded to a deleted base and retire its generations; once they are swept, remove the rest."""
+    """Remove a deleted base's uploads and webhook, retire its generations; once they are swept, remove the rest."""
     row = {"org_id": org_id, "id": item, "rows": ROWS}
     await context.stores.discard(org_id, item)
     async with tenant(context.pool, org_id) as conn:
+        await webhooks.delete(conn, org_id=org_id, knowledge_base_id=item)
         await conn.execute(RETIRE_ALL, row)
     await _repeat(context, row, DELETE_DOCUMENTS)
     async with tenant(context.pool, org_id) as conn:

@@ -48,7 +48,7 @@ def gateway_app(parts: Parts) -> ASGIApp:
 
 
 def console_app(parts: Parts) -> ASGIApp:
-    """/api over these parts."""
+    """/api and /hooks over these parts."""
     return console.create_app(
         ConsoleServices(
             settings=parts.settings,
@@ -66,16 +66,14 @@ def console_app(parts: Parts) -> ASGIApp:
 
 
 class OnePort:
-    """Both applications on one port: /api and /.well-known are the console's, everything else the gateway's."""
+    """Both applications on one port: /api, /hooks and /.well-known are the console's, everything else the gateway's."""
 
     def __init__(self, parts: Parts) -> None:
         self._gateway, self._console = gateway_app(parts), console_app(parts)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI's entry."""
-        is_console = scope["type"] == "http" and (
-            scope["path"] == "/api" or scope["path"].startswith(("/api/", "/.well-known/"))
-        )
+        is_console = scope["type"] == "http" and _first_part(scope["path"]) in {"api", "hooks", ".well-known"}
         await (self._console if is_console else self._gateway)(scope, receive, send)
 
 
@@ -220,6 +218,10 @@ def worker_options(settings: Settings, maintenance_url: str | None, *, is_alone:
         reconcile=timedelta(minutes=settings.reconcile_minutes),
         maintenance_url=maintenance_url,
     )
+
+
+def _first_part(path: str) -> str:
+    return path.removeprefix("/").partition("/")[0]
 
 
 def _opened(make: Callable[[Parts], ASGIApp]) -> Opened:

@@ -24,6 +24,7 @@ OPEN = {
     "GET /.well-known/jwks.json",
     "POST /api/invites/accept",
     "PUT /api/uploads",
+    "POST /hooks/sync/{webhook_id}",
 }
 
 # They change nothing, and are POST because a query belongs into a body.
