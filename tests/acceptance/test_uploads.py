@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.acceptance.conftest import BONITO, Bonito, client, eventually, wait_until_ready
+from tests.acceptance.conftest import BONITO, ROOT, Bonito, client, eventually, wait_until_ready
 
 
 @pytest.fixture(scope="module")
@@ -218,3 +220,16 @@ def test_an_export_begins_with_the_base_and_ends_with_the_counts(bonito: Bonito)
 
     assert (lines[0]["type"], lines[-1]["type"]) == ("knowledge_base", "end")
     assert {line["path"] for line in lines if line["type"] == "document"} >= {"leave.txt", "2026/june.md"}
+
+
+def test_a_signed_delivery_as_the_docs_send_it_has_the_source_synced(bonito: Bonito) -> None:
+    (sample,) = re.findall(r"```sh\n(.*?)```", (ROOT / "docs" / "webhooks.md").read_text(), re.DOTALL)
+    made = bonito.json("kb", "webhook", "notes")
+    environment = os.environ | {"URL": made["url"], "SECRET": made["secret"], "no_proxy": "*"}
+
+    sent = subprocess.run(["bash", "-euc", sample], env=environment, capture_output=True, text=True, check=False)
+
+    assert (sent.returncode, json.loads(sent.stdout or "{}")) == (0, {"status": "accepted", "keys": 1}), sent.stderr
+    assert bonito.json("kb", "syncs", "notes")[-1]["trigger"] == "manual"
+    bonito.cli("kb", "webhook", "notes", "--remove")
+    assert subprocess.run(["bash", "-euc", sample], env=environment, capture_output=True, check=False).returncode == 22

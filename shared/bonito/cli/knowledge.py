@@ -160,6 +160,35 @@ def retry(
     session.show(answer, lambda: fields(answer))
 
 
+@command(app, "syncs")
+def syncs(session: Session, name: NameArgument) -> None:
+    """List the syncs of a knowledge base, the newest first, and what each found."""
+    found = list(session.items(f"/api/knowledge-bases/{name}/syncs"))
+    shown = (
+        "started_at",
+        "trigger",
+        "status",
+        "files_added",
+        "files_changed",
+        "files_removed",
+        "files_failed",
+        "error",
+    )
+    session.show(found, lambda: table(found, *shown))
+
+
+@command(app, "webhook")
+def webhook(
+    session: Session,
+    name: NameArgument,
+    remove: Annotated[bool, typer.Option("--remove", help="Take the webhook away.")] = False,
+) -> None:
+    """Make a knowledge base's webhook, or give it another secret; shows the address and the secret, this once."""
+    path = f"/api/knowledge-bases/{name}/webhook"
+    answer = session.request("DELETE" if remove else "POST", path)
+    session.show(answer, lambda: fields(answer) if answer else "The webhook is gone.")
+
+
 @command(app, "search")
 def search(
     session: Session,

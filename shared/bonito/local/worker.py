@@ -54,7 +54,6 @@ class Options:
         can_listen: the connections go straight to Postgres; behind a transaction-pooling proxy LISTEN hears nothing.
         is_alone: no other worker can be alive; what the last one left is taken up at once.
         reconcile: how often local sources are compared with their documents.
-        unlisted: after how long without a listing sources in a cloud are compared with their documents.
         maintenance_url: a direct connection as a member of the owner; None: somebody else maintains the database.
     """
 
@@ -62,7 +61,6 @@ class Options:
     can_listen: bool = False
     is_alone: bool = False
     reconcile: timedelta = timedelta(minutes=5)
-    unlisted: timedelta = timedelta(hours=6)
     maintenance_url: str | None = None
 
 
@@ -138,7 +136,7 @@ async def tick(context: Ingestion, app: App, options: Options, *, now: datetime)
         await app.job_manager.delete_old_jobs(
             nb_hours=24 * FAILED_JOBS_DAYS, include_failed=True, include_cancelled=True, include_aborted=True
         )
-    await timer.tick(context, now=now, unlisted=options.unlisted)
+    await timer.tick(context, now=now)
 
 
 async def return_lost(app: App, *, dead_after_s: float) -> int:
