@@ -66,7 +66,8 @@ class ParsedDocument:
     Attributes:
         text: blocks separated by blank lines; headings are written as in Markdown (`## Leave`) where
             `is_markdown`; a table's rows are Markdown table rows (`| a | b |`).
-        file_type: pdf, docx, txt, md, html, csv, json or jsonl.
+        file_type: pdf, docx, txt, md, html, csv, json or jsonl; where they are read, pptx, xlsx, eml, msg, epub, odt,
+            rtf and image.
         is_markdown: the text has Markdown structure that a chunker may use.
         pages: ascending offsets; () where the type has no pages.
         sections: ascending offsets; () where the document has no headings.

@@ -4,11 +4,24 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from bonito.errors import DocumentError, DocumentTooLarge, UnsupportedDocument
-from bonito.knowledge.parsing import delimited, json_paths, markdown, pdf, plain, signatures, web, word
+from bonito.knowledge.parsing import (
+    delimited,
+    json_paths,
+    markdown,
+    ocr,
+    pandoc,
+    pdf,
+    plain,
+    signatures,
+    unstructured_adapter,
+    web,
+    word,
+)
 from bonito.knowledge.parsing.base import MIB, ParsedDocument, ParseLimits, Parser
 
 
@@ -41,6 +54,50 @@ TYPES = (
     FileType("json", "JSON", (".json",), json_paths.parse),
     FileType("jsonl", "JSON Lines", (".jsonl", ".ndjson"), json_paths.parse_lines),
 )
+
+
+@dataclass(frozen=True)
+class OptionalType:
+    """A kind of document that is read where something further is installed.
+
+    Attributes:
+        name: as stored with documents.
+        label: as written to people, in the plural.
+        what: as `signatures` describes such content; () where it describes none of it.
+        suffixes: without one of which the content alone does not say enough; () where it does.
+        parse: its parser.
+        is_installed: whether what it needs is there.
+        needs: what to install.
+    """
+
+    name: str
+    label: str
+    what: tuple[str, ...]
+    suffixes: tuple[str, ...]
+    parse: Parser
+    is_installed: Callable[[], bool]
+    needs: str
+
+
+_ADAPTER, _EXTRA = unstructured_adapter, "bonito's extra `unstructured`"
+_IMAGES = ("a PNG image", "a JPEG image", "a TIFF image", "a WebP image", "a GIF image")
+OPTIONAL_TYPES = (
+    OptionalType("pptx", "PPTX", (signatures.PRESENTATION,), (), _ADAPTER.parse_pptx, _ADAPTER.is_installed, _EXTRA),
+    OptionalType("xlsx", "XLSX", (signatures.WORKBOOK,), (), _ADAPTER.parse_xlsx, _ADAPTER.is_installed, _EXTRA),
+    OptionalType("eml", "EML", (), (".eml",), _ADAPTER.parse_eml, _ADAPTER.is_installed, _EXTRA),
+    OptionalType(
+        "msg", "MSG", (signatures.OLE_DOCUMENT,), (".msg",), _ADAPTER.parse_msg, _ADAPTER.is_installed, _EXTRA
+    ),
+    OptionalType("epub", "EPUB", (signatures.BOOK,), (), pandoc.parse_epub, pandoc.is_installed, pandoc.PROGRAM),
+    OptionalType(
+        "odt", "ODT", (signatures.OPEN_DOCUMENT,), (".odt",), pandoc.parse_odt, pandoc.is_installed, pandoc.PROGRAM
+    ),
+    OptionalType("rtf", "RTF", (signatures.RICH_TEXT,), (), pandoc.parse_rtf, pandoc.is_installed, pandoc.PROGRAM),
+    OptionalType("image", "Images", _IMAGES, (), ocr.parse, ocr.is_installed, ocr.PROGRAM),
+)
+SHIPPED = "the container image of functions/ingest has it"
+
+PARSERS = {file_type.name: file_type.parse for file_type in (*TYPES, *OPTIONAL_TYPES)}
 BY_NAME = {file_type.name: file_type for file_type in TYPES}
 BY_SUFFIX = {suffix: file_type for file_type in TYPES for suffix in file_type.suffixes}
 ACCEPTED = f"Accepted are {', '.join(file_type.label for file_type in TYPES[:-1])} and {TYPES[-1].label}."
@@ -75,15 +132,18 @@ def detect(name: str, path: Path) -> str:
     if not head and named:
         return named.name
     what = signatures.describe_binary(head)
+    optional = _optional(what, suffix)
+    if optional is not None and optional.is_installed():
+        return optional.name
     if what:
-        raise UnsupportedDocument(f"The file looks like {what}{_despite(named, suffix)}. {ACCEPTED}")
+        raise UnsupportedDocument(f"The file looks like {what}{_despite(named, suffix)}. {ACCEPTED}{_advice(optional)}")
     if named and named.is_text:
         return named.name
     if named:
         what = "an HTML page" if HTML_START.match(head) else "plain text"
         raise UnsupportedDocument(f"The file looks like {what}{_despite(named, suffix)}. {ACCEPTED}")
     if SUFFIX.fullmatch(suffix):
-        raise UnsupportedDocument(f"Files named {suffix} are not read. {ACCEPTED}")
+        raise UnsupportedDocument(f"Files named {suffix} are not read. {ACCEPTED}{_advice(optional)}")
     return "html" if HTML_START.match(head) else "txt"
 
 
@@ -105,10 +165,10 @@ def parse(path: Path, *, name: str, limits: ParseLimits) -> ParsedDocument:
         raise DocumentTooLarge(
             f"The file has {size / MIB:,.1f} MiB; at most {limits.max_bytes / MIB:,.1f} MiB are read."
         )
-    file_type = BY_NAME[detect(name, path)]
+    file_type = detect(name, path)
     if size == 0:
-        return ParsedDocument(text="", file_type=file_type.name, warnings=("The file is empty.",))
-    document = file_type.parse(path, limits)
+        return ParsedDocument(text="", file_type=file_type, warnings=("The file is empty.",))
+    document = PARSERS[file_type](path, limits)
     if not document.text.strip() and not document.warnings:
         return dataclasses.replace(document, warnings=("The document holds no text.",))
     return document
@@ -131,9 +191,27 @@ def _detect_in_zip(path: Path, suffix: str) -> str:
         if named and named.name == "docx":
             raise
         what = "a broken ZIP archive"
+    optional = _optional(what, suffix)
+    if optional is not None and optional.is_installed():
+        return optional.name
     if what:
-        raise UnsupportedDocument(f"The file looks like {what}{_despite(named, suffix)}. {ACCEPTED}")
+        raise UnsupportedDocument(f"The file looks like {what}{_despite(named, suffix)}. {ACCEPTED}{_advice(optional)}")
     return "docx"
+
+
+def _optional(what: str | None, suffix: str) -> OptionalType | None:
+    """The optional type of a content, or of a text with such a name."""
+    for file_type in OPTIONAL_TYPES:
+        has_content = what in file_type.what if file_type.what else what is None
+        if has_content and (not file_type.suffixes or suffix in file_type.suffixes):
+            return file_type
+    return None
+
+
+def _advice(optional: OptionalType | None) -> str:
+    if optional is None:
+        return ""
+    return f" {optional.label} can be read where {optional.needs} is installed; {SHIPPED}."
 
 
 def _despite(named: FileType | None, suffix: str) -> str:

@@ -44,15 +44,19 @@ SIGNATURES = (
     (0, b"wOFF", "a font"),
     (0, b"wOF2", "a font"),
 )
-TEXT_SIGNATURES = ((b"{\\rtf", "an RTF document"), (b"%!PS", "a PostScript file"))
+RICH_TEXT = "an RTF document"
+TEXT_SIGNATURES = ((b"{\\rtf", RICH_TEXT), (b"%!PS", "a PostScript file"))
 OLE_MARK = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
+OLE_DOCUMENT = "an Office document of before 2007 (DOC, XLS, PPT) or one with a password"
+WORKBOOK, PRESENTATION = "an Excel workbook (XLSX)", "a PowerPoint presentation (PPTX)"
+BOOK, OPEN_DOCUMENT = "an EPUB book", "an OpenDocument file"
 ZIP_CONTENTS = (
-    ("xl/workbook.xml", "an Excel workbook (XLSX)"),
+    ("xl/workbook.xml", WORKBOOK),
     ("xl/workbook.bin", "an Excel workbook (XLSB)"),
-    ("ppt/presentation.xml", "a PowerPoint presentation (PPTX)"),
-    ("META-INF/container.xml", "an EPUB book"),
+    ("ppt/presentation.xml", PRESENTATION),
+    ("META-INF/container.xml", BOOK),
     ("META-INF/MANIFEST.MF", "a Java archive"),
-    ("content.xml", "an OpenDocument file"),
+    ("content.xml", OPEN_DOCUMENT),
     ("AndroidManifest.xml", "an Android app"),
 )
 WORD_PART = re.compile(r"word/document[0-9]*\.xml")  # Microsoft 365 also writes document2.xml
@@ -91,7 +95,7 @@ def describe_binary(head: bytes) -> str | None:
     if head.startswith(OLE_MARK):
         if "EncryptedPackage".encode("utf-16-le") in head:
             return "an Office document with a password"
-        return "an Office document of before 2007 (DOC, XLS, PPT) or one with a password"
+        return OLE_DOCUMENT
     return "a binary file" if binary else None
 
 

@@ -56,9 +56,13 @@ def parse(path: Path, limits: ParseLimits) -> ParsedDocument:
     Where the page has a `main`, only that is read; otherwise the body without its header and footer. The
     title is the first heading where the content has no `h1` of its own.
     """
+    return parse_page(path.read_bytes(), limits)
+
+
+def parse_page(data: bytes, limits: ParseLimits) -> ParsedDocument:
+    """The same, of a page in memory."""
     from selectolax.lexbor import LexborHTMLParser
 
-    data = path.read_bytes()
     decoded = decode(data, declared=declared_encoding(data))
     page = LexborHTMLParser(clean(decoded.text))
     writer = DocumentWriter(limits)

@@ -61,6 +61,10 @@ class DocumentWriter:
             self._pages.append(PageStart(start, number))
         return start
 
+    def begin_page(self, number: int) -> None:
+        """What is appended from now on lies on this page, counted from 1; something is."""
+        self._pages.append(PageStart(self._length, number))
+
     def heading(self, level: int, title: str) -> None:
         """Append a heading as in Markdown and open its section; level 0 is the document's title."""
         title = one_line(clean(title))
