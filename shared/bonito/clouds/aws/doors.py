@@ -182,7 +182,8 @@ class _Batch(Generic[Shared]):
             raise
         except Exception as error:
             # Nothing could even be begun, or the queue itself failed: the message comes when its visibility ends.
-            logger.exception("The message %s was not worked off.", record.message_id)
+            reason = error.message if isinstance(error, BonitoError) else type(error).__name__
+            logger.error("The message %s stays: %s", record.message_id, reason, exc_info=_unforeseen(error))
             counters.count("MessagesFailed")
             raise ComesAgain from error
 
@@ -211,14 +212,14 @@ class _Batch(Generic[Shared]):
 
     async def _settle(self, queue: SqsQueue, record: SQSRecord, error: Exception) -> None:
         """Put back what failed, or bury it."""
-        # What Bonito raises on purpose explains itself; of the rest the log has to tell where it happened.
-        unforeseen = None if isinstance(error, BonitoError) else error
         kind = error.code if isinstance(error, BonitoError) else type(error).__name__
         pause = self.pause(error, int(record.attributes.approximate_receive_count))
         if pause is not None:
-            logger.warning("The message %s comes again: %s", record.message_id, kind, exc_info=unforeseen)
+            logger.warning("The message %s comes again: %s", record.message_id, kind, exc_info=_unforeseen(error))
             await self._put_back(queue, record, pause, counted="MessagesPutBack")
-        logger.error("The message %s goes to the dead letters: %s", record.message_id, kind, exc_info=unforeseen)
+        logger.error(
+            "The message %s goes to the dead letters: %s", record.message_id, kind, exc_info=_unforeseen(error)
+        )
         reason = error.message if isinstance(error, BonitoError) else f"Unforeseen: {type(error).__name__}."
         await queue.bury(record.event_source_arn, record.body, reason=reason, code=kind)
         counters.count("MessagesBuried")
@@ -234,6 +235,11 @@ class _Batch(Generic[Shared]):
 
     def _left_s(self) -> float:
         return self.deadline_s - time.monotonic()
+
+
+def _unforeseen(error: Exception) -> Exception | None:
+    """What the log has to tell the place of; what Bonito raises on purpose explains itself."""
+    return None if isinstance(error, BonitoError) else error
 
 
 def _body(record: SQSRecord) -> Mapping[str, object]:

@@ -75,11 +75,13 @@ def explained_s3(bucket: str, *, right: str, key: str = "") -> Iterator[None]:
 
 
 def unanswered(error: Exception, service: str) -> UpstreamError:
-    """The error for a call that AWS gave no answer to."""
-    from botocore.exceptions import NoCredentialsError, PartialCredentialsError
+    """The error for a call that AWS gave no readable answer to."""
+    from botocore.exceptions import BotoCoreError, ConnectionError, HTTPClientError, NoCredentialsError
 
-    if isinstance(error, NoCredentialsError | PartialCredentialsError):
+    if isinstance(error, NoCredentialsError):
         return AccessDenied(f"There are no credentials to ask {service} with.")
+    if isinstance(error, BotoCoreError) and not isinstance(error, ConnectionError | HTTPClientError):
+        return UpstreamError(f"{service} could not be asked, or what it answered not be read ({type(error).__name__}).")
     return UpstreamError(f"{service} did not answer ({type(error).__name__}).")
 
 
@@ -104,7 +106,7 @@ def _of_s3(response: Mapping[str, Any], bucket: str, *, right: str, key: str) ->
     if code == "InvalidObjectState":
         storage = response.get("Error", {}).get("StorageClass") or "an archive"
         return DocumentError(f"The object lies in {storage} and cannot be read until somebody restores it.")
-    if code.startswith("KMS.") or "kms:" in message:
+    if code.startswith("KMS.") or "perform: kms:" in message or "ciphertext" in message:
         return AccessDenied(
             f"The object is encrypted with a KMS key that the connection may not use; it needs kms:Decrypt ({code})."
         )

@@ -160,7 +160,7 @@ class S3Uploads:
             key: the file's cleaned name.
             size: its bytes; S3 takes no other number of them.
             sha256: of the content; S3 takes no other.
-            expires: how long the address is good for, a week at most.
+            expires: how long the address is good for; no longer than the session that signs it, and a week at most.
         """
         checksum = base64.b64encode(sha256).decode()
         where = {"Bucket": self._bucket.name, "Key": self._prefix + key}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from bonito.clouds.aws import observing
 from bonito.clouds.aws.clients import open_client
 from bonito.clouds.aws.queue import SqsQueue
 from tests.emulators import moto
@@ -32,6 +34,19 @@ def own_rights(monkeypatch: pytest.MonkeyPatch) -> None:
         "AWS_EC2_METADATA_DISABLED": "true",
     }.items():
         monkeypatch.setenv(name, value)
+
+
+@pytest.fixture(autouse=True)
+def own_logger() -> Iterator[None]:
+    """What a door does to the log is undone: other tests run in this process."""
+    yield
+    observing._logger.cache_clear()
+    logger = logging.getLogger(observing.SERVICE)
+    for handler in list(logger.handlers):
+        logger.removeHandler(handler)
+    logger.setLevel(logging.NOTSET)
+    for name in [name for name in vars(logger) if name == "init" or name.startswith("powertools")]:
+        delattr(logger, name)  # by which powertools knows a logger that it has set up
 
 
 @pytest.fixture

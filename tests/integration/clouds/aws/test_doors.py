@@ -249,7 +249,7 @@ async def test_four_messages_are_in_work_at_once(door_of: Callable[[Step], Door]
     assert most == doors.IN_HAND
 
 
-async def test_a_process_that_cannot_start_keeps_its_messages(queues: Queues, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_process_that_cannot_start_keeps_its_messages(queues: Queues) -> None:
     @asynccontextmanager
     async def broken() -> AsyncIterator[Shared]:
         raise ConnectionError("no database")
@@ -265,7 +265,7 @@ async def test_a_process_that_cannot_start_keeps_its_messages(queues: Queues, ca
 
 
 async def test_the_log_is_structured_and_holds_nothing_of_a_message(
-    door_of: Callable[[Step], Door], capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+    door_of: Callable[[Step], Door], capsys: pytest.CaptureFixture[str]
 ) -> None:
     async def step(shared: Shared, body: Body) -> None:
         raise DocumentError("canary-reason")
@@ -273,9 +273,12 @@ async def test_the_log_is_structured_and_holds_nothing_of_a_message(
     door = door_of(step)
     await door.handle(await door.batch({"path": "canary-path"}))
 
-    assert "canary" not in capsys.readouterr().out
-    assert "canary" not in caplog.text
-    assert any(record.getMessage().endswith("goes to the dead letters: document_error") for record in caplog.records)
+    output = capsys.readouterr().out
+    assert "canary" not in output
+    lines = [json.loads(line) for line in output.splitlines()]
+    (buried,) = [line for line in lines if line.get("level") == "ERROR"]
+    assert buried["message"].endswith("goes to the dead letters: document_error")
+    assert buried["function_request_id"] == "request-1"
 
 
 async def test_a_schedules_call_that_fails_is_lambdas_to_repeat() -> None:

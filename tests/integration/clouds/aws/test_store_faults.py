@@ -27,6 +27,8 @@ KMS = (
     "arn:aws:kms:us-east-1:123456789012:key/1 because no identity-based policy allows the kms:Decrypt action"
 )
 
+FOR_A_KEY = "User: arn:aws:sts::1:x is not authorized to perform: s3:GetObject on resource: arn:aws:s3:::docs/kms:x"
+
 
 @pytest.fixture
 async def faulty() -> AsyncIterator[FaultyS3]:
@@ -46,6 +48,7 @@ def store(faulty: FaultyS3) -> S3Store:
         (404, "NoSuchBucket", "", AccessDenied, "bucket docs does not exist"),
         (403, "AccessDenied", "Access Denied", AccessDenied, "needs s3:GetObject"),
         (403, "AccessDenied", KMS, AccessDenied, "kms:Decrypt"),
+        (403, "AccessDenied", FOR_A_KEY, AccessDenied, "needs s3:GetObject"),
         (400, "KMS.DisabledException", "arn:aws:kms:key/1 is disabled.", AccessDenied, "KMS key"),
         (400, "KMS.NotFoundException", "Invalid arn", AccessDenied, "KMS key"),
         (403, "InvalidObjectState", "The operation is not valid", DocumentError, "until somebody restores it"),
@@ -126,6 +129,13 @@ async def test_nobody_at_the_address_is_an_upstream_failure(tmp_path: Path) -> N
     for call in (store.fetch("a.txt", tmp_path / "into", max_bytes=10), store.head("a.txt"), keys(store)):
         with pytest.raises(UpstreamError, match="S3 did not answer"):
             await call
+
+
+async def test_a_region_that_there_is_none_of_is_told(faulty: FaultyS3) -> None:
+    store = S3Store("docs", access=StaticAccess(), region="no region!", endpoint_url=faulty.url)
+
+    with pytest.raises(UpstreamError, match="could not be asked"):
+        await keys(store)
 
 
 async def test_a_body_that_breaks_off_is_resumed_where_it_broke(
