@@ -84,7 +84,7 @@ class Bonito:
         assert self.process is not None
         if self.process.poll() is None:
             self.process.send_signal(number)
-        status = self.process.wait(60)
+        status = self.process.wait(300)
         self.process = None
         return status
 
@@ -92,7 +92,7 @@ class Bonito:
         """`kill -9` of the process alone, as the kernel does when memory runs out."""
         assert self.process is not None
         self.process.kill()
-        self.process.wait(60)
+        self.process.wait(300)
         self.process = None
 
     def api(self) -> httpx.Client:
@@ -107,7 +107,7 @@ class Bonito:
             text=True,
             env=self.clean_environment,
             input=stdin,
-            timeout=120,
+            timeout=300,
             check=False,
         )
         assert done.returncode == status, f"exit {done.returncode}: {done.stdout}{done.stderr}"

@@ -69,7 +69,7 @@ class Deployment:
             text=True,
             env=self.environment | environment,
             input=stdin,
-            timeout=120,
+            timeout=300,
             check=False,
         )
         assert done.returncode == status, f"exit {done.returncode}: {done.stdout}{done.stderr}"
@@ -101,7 +101,7 @@ class Deployment:
         process = self.processes.pop(name)
         process.send_signal(signal.SIGTERM)
         try:
-            return process.wait(60)
+            return process.wait(300)
         finally:
             process.kill()
 
@@ -235,7 +235,7 @@ def test_the_printed_sql_makes_the_same_schema_by_hand(deployment: Deployment) -
         administrator.execute("GRANT USAGE, CREATE ON SCHEMA public TO bonito_migrator WITH GRANT OPTION")
     script = deployment.run("migrate", "--sql")
     command = ["psql", "-q", "-v", "ON_ERROR_STOP=1", deployment.url("bonito_migrator", BY_HAND)]
-    applied = subprocess.run(command, input=script, capture_output=True, text=True, timeout=60, check=False)
+    applied = subprocess.run(command, input=script, capture_output=True, text=True, timeout=300, check=False)
     assert applied.returncode == 0, applied.stderr[-2000:]
 
     assert tables(deployment, BY_HAND) == tables(deployment, DATABASE)

@@ -18,7 +18,7 @@ from tests.integration.gateway.conftest import Gateway, running
 from tests.stub_provider import USAGE, WORDS, StubProvider, stream_events
 
 QUESTION: list[Any] = [{"role": "user", "content": "How many days of leave?"}]
-PATIENCE_S = 10.0
+PATIENCE_S = 60.0
 
 
 @asynccontextmanager

@@ -114,13 +114,16 @@ async def test_a_batch_in_another_workers_call_has_to_wait(world: World) -> None
 
 
 async def test_a_long_call_keeps_its_lease(world: World) -> None:
-    short = Leases(batch=timedelta(seconds=0.3), renewal=timedelta(seconds=0.05))
+    short = Leases(batch=timedelta(seconds=3), renewal=timedelta(seconds=0.1))
     world.context = dataclasses.replace(world.context, leases=short)
     world.write("a.txt", prose("barometer"))
     (message,) = await ingest(world, "a.txt")
     world.models.gate = asyncio.Event()
     first = asyncio.create_task(embed(world, message))
-    await asyncio.sleep(0.6)
+    while not (leases := await world.rows("SELECT lease_until FROM kb_batches WHERE lease_until IS NOT NULL")):
+        await asyncio.sleep(0.01)
+    while not await world.rows("SELECT 1 WHERE clock_timestamp() > %s", leases[0][0]):
+        await asyncio.sleep(0.1)
 
     with pytest.raises(Overloaded):
         await embed(world, message)

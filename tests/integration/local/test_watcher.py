@@ -143,10 +143,16 @@ async def test_a_base_that_comes_later_is_watched_from_its_beginning(watching: W
     await told(later, "late.txt")
 
 
-async def test_a_folder_that_is_away_is_watched_again_when_it_returns(watching: World) -> None:
+async def test_a_folder_that_is_away_is_watched_again_when_it_returns(
+    watching: World, caplog: pytest.LogCaptureFixture
+) -> None:
     away = watching.folder.with_name("away")
     watching.folder.rename(away)
-    await asyncio.sleep(1.2)
+
+    async def is_missed() -> bool:
+        return "is away" in caplog.text
+
+    await eventually(is_missed, bool)
     away.rename(watching.folder)
     await syncs(watching, 1)
     watching.queue.waiting.clear()

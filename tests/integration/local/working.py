@@ -23,7 +23,7 @@ from bonito.local.worker import Options
 from bonito.providers.base import EmbeddingModel, EmbeddingResult, Purpose
 from tests.integration.knowledge.served import HashEmbedding
 
-PATIENCE_S = 60.0
+PATIENCE_S = 120.0
 # A killed worker's batches are free again soon.
 LEASES = Leases(batch=timedelta(seconds=2), renewal=timedelta(seconds=0.5))
 

@@ -266,7 +266,7 @@ async def test_a_body_that_stops_coming_is_a_timeout(serve: Serve) -> None:
     async with EgressClient(ONE_ADDRESS) as client, client.request("GET", f"http://127.0.0.1:{port}/") as answer:
         seen = []
         with pytest.raises(ProviderTimeout):
-            async for piece in egress.chunks(answer, idle_timeout_s=0.05):
+            async for piece in egress.chunks(answer, idle_timeout_s=1.0):
                 seen.append(piece)
 
     assert seen == [b"first"]
@@ -304,7 +304,7 @@ async def test_leaving_the_block_early_closes_the_connection_at_the_server(serve
     async with EgressClient(ONE_ADDRESS) as client:
         async with client.request("GET", f"http://127.0.0.1:{port}/") as answer:
             assert await answer.content.readany()
-        await asyncio.wait_for(gone.wait(), 10)
+        await asyncio.wait_for(gone.wait(), 60)
 
 
 async def test_cancelling_the_wait_for_the_head_closes_the_connection_at_the_server(serve: Serve) -> None:
@@ -321,11 +321,11 @@ async def test_cancelling_the_wait_for_the_head_closes_the_connection_at_the_ser
     port = await serve(handler)
     async with EgressClient(ONE_ADDRESS) as client:
         task = asyncio.create_task(client.send("GET", f"http://127.0.0.1:{port}/"))
-        await asyncio.wait_for(arrived.wait(), 10)
+        await asyncio.wait_for(arrived.wait(), 60)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        await asyncio.wait_for(gone.wait(), 10)
+        await asyncio.wait_for(gone.wait(), 60)
 
 
 async def test_no_listener_no_name_and_no_http_are_failures_that_name_only_the_host() -> None:
@@ -346,14 +346,17 @@ async def test_no_listener_no_name_and_no_http_are_failures_that_name_only_the_h
 
 
 async def test_connections_to_one_host_are_bounded_and_waiting_for_one_times_out(serve: Serve) -> None:
+    arrived = asyncio.Event()
+
     async def handler(_request: web.Request) -> web.Response:
-        await asyncio.sleep(60)
+        arrived.set()
+        await asyncio.sleep(600)
         return web.Response()
 
     port = await serve(handler)
-    async with EgressClient(ONE_ADDRESS, max_connections_per_host=1, connect_timeout_s=0.05) as client:
+    async with EgressClient(ONE_ADDRESS, max_connections_per_host=1, connect_timeout_s=2.0) as client:
         first = asyncio.create_task(client.send("GET", f"http://127.0.0.1:{port}/"))
-        await asyncio.sleep(0.02)
+        await asyncio.wait_for(arrived.wait(), 60)
         with pytest.raises(ProviderTimeout):
             await client.send("GET", f"http://127.0.0.1:{port}/")
         first.cancel()
