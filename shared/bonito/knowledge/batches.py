@@ -46,14 +46,42 @@ SHOW_TROUBLE: LiteralString = """
 """
 
 PUT_BACK: LiteralString = """
-    UPDATE kb_batches SET lease_until = NULL, attempts = attempts + CASE WHEN %(is_failure)s THEN 1 ELSE 0 END
+    UPDATE kb_batches SET lease_until = NULL, attempts = attempts + %(failures)s
      WHERE org_id = %(org_id)s AND revision_id = %(revision_id)s AND first_index = %(first_index)s
     RETURNING attempts
+"""
+
+REFUSE: LiteralString = """
+    UPDATE kb_generations SET refused_since = coalesce(refused_since, now())
+     WHERE org_id = %(org_id)s AND id = %(generation_id)s
+    RETURNING now() - refused_since
+"""
+
+ANSWERED: LiteralString = """
+    UPDATE kb_generations SET refused_since = NULL
+     WHERE org_id = %(org_id)s AND id = %(generation_id)s AND refused_since IS NOT NULL
 """
 
 PAUSE: LiteralString = """
     UPDATE kb_generations SET paused_until = greatest(paused_until, now() + %(pause)s)
      WHERE org_id = %(org_id)s AND id = %(generation_id)s
+"""
+
+# Written once in a while, however often the message comes back.
+KEEP_WAITING: LiteralString = """
+    UPDATE kb_documents d SET lease_until = now() + %(lease)s
+      FROM kb_revisions r
+     WHERE r.org_id = %(org_id)s AND r.id = %(revision_id)s AND d.org_id = r.org_id AND d.id = r.document_id
+       AND d.status = 'processing' AND d.lease_until < now() + %(lease)s / 2
+"""
+
+CROWD: LiteralString = """
+    SELECT count(*) FROM (
+        SELECT FROM kb_revisions mine
+          JOIN kb_revisions r ON r.org_id = mine.org_id AND r.generation_id = mine.generation_id
+                             AND r.status = 'building'
+          JOIN kb_batches b ON b.org_id = r.org_id AND b.revision_id = r.id
+         WHERE mine.org_id = %(org_id)s AND mine.id = %(revision_id)s LIMIT %(most)s) AS waiting
 """
 
 BUILD: LiteralString = """
@@ -165,7 +193,7 @@ async def put_back(
         batch: in our hands.
         message: shown on the document until the next outcome.
         lease: how long the document may now wait for its vectors.
-        is_failure: it counts; not so where there was no room to make the call.
+        is_failure: counts as one of the tries that are made before the document is given up.
     """
     row = {
         "org_id": org_id,
@@ -173,10 +201,34 @@ async def put_back(
         "first_index": batch.first_index,
         "message": claims.storable(message),
         "lease": lease,
-        "is_failure": is_failure,
+        "failures": int(is_failure),
     }
     await conn.execute(SHOW_TROUBLE, row)
     found = await (await conn.execute(PUT_BACK, row)).fetchone()
+    return 0 if found is None else int(found[0])
+
+
+async def refuse(conn: Connection, *, org_id: UUID, generation_id: UUID) -> timedelta:
+    """The embedding model took no call; for how long it has been taking none."""
+    row = {"org_id": org_id, "generation_id": generation_id}
+    found = await (await conn.execute(REFUSE, row)).fetchone()
+    return timedelta() if found is None else found[0]
+
+
+async def answered(conn: Connection, *, org_id: UUID, generation_id: UUID) -> None:
+    """The embedding model took a call: how long it had refused before is forgotten."""
+    await conn.execute(ANSWERED, {"org_id": org_id, "generation_id": generation_id})
+
+
+async def wait_on(conn: Connection, *, org_id: UUID, revision_id: UUID, lease: timedelta, most: int) -> int:
+    """Let the revision's document wait for its vectors for longer.
+
+    Returns:
+        How many batches wait for the same generation's model, this one included; `most` where there are more.
+    """
+    row = {"org_id": org_id, "revision_id": revision_id, "lease": lease, "most": most}
+    await conn.execute(KEEP_WAITING, row)
+    found = await (await conn.execute(CROWD, row)).fetchone()
     return 0 if found is None else int(found[0])
 
 

@@ -122,6 +122,14 @@ async def ingest(context: Ingestion, message: IngestMessage) -> None:
         await _trouble(context, message.org_id, claimed, error)
 
 
+async def give_up(context: Ingestion, message: IngestMessage, *, tries: int, trouble: str | None) -> None:
+    """End the document of a message that its queue will not bring again; `trouble` as `retries.gave_up`."""
+    with suppress(LostFence, KnowledgeBaseNotFound):
+        _, claimed = await _claim(context, message)
+        reason = gave_up(tries, trouble).message
+        await _fail(context, message.org_id, claimed, reason, content=None, version=None)
+
+
 async def _concerned(context: Ingestion, change: ObjectChanged) -> list[Message]:
     """What a changed key asks for, of every knowledge base whose source holds it."""
     if change.key.endswith("/") and change.kind != "folder":

@@ -20,8 +20,11 @@ logger = logging.getLogger(__name__)
 # below that is some ten minutes after the first.
 MAX_ATTEMPTS = 8
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 4.0, 300.0
-# Documents and batches are given up by their own counts; this ends messages that fail before they come to that.
+# Documents and batches are given up by their own counts; this ends messages that fail before they come to that. What
+# only has to wait is sent anew, and is no delivery.
 MAX_DELIVERIES = 60
+# A model that answers "not now" counts as failed only when it has answered nothing else for longer than a day's quota.
+LONGEST_REFUSAL = timedelta(hours=25)
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,18 @@ def next_pause(error: BaseException, deliveries: int) -> timedelta | None:
     if not is_retryable(error) or deliveries >= MAX_DELIVERIES:
         return None
     return retry_pause(error, attempts=deliveries, jitter=random.random())  # noqa: S311 - only spreads
+
+
+def refusal_pause(asked_s: float | None, *, refused_for: timedelta) -> timedelta:
+    """How long to leave a model alone that took no call.
+
+    Args:
+        asked_s: how long it wants to be left alone; None or 0: it did not say, and the pauses grow.
+        refused_for: for how long it has been taking none.
+    """
+    if asked_s:
+        return timedelta(seconds=asked_s)
+    return timedelta(seconds=min(LONGEST_PAUSE_S, max(FIRST_PAUSE_S, refused_for.total_seconds())))
 
 
 def explain(error: BaseException) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import random
 from array import array
 from collections.abc import Sequence
 from datetime import timedelta
@@ -18,27 +19,47 @@ from bonito.knowledge.context import Ingestion
 from bonito.knowledge.generations import Generation
 from bonito.knowledge.messages import EmbedMessage
 from bonito.knowledge.metered import MeteredEmbeddingModel
-from bonito.knowledge.retries import MAX_ATTEMPTS, explain, gave_up, is_retryable, is_unforeseen, kept
+from bonito.knowledge.retries import (
+    FIRST_PAUSE_S,
+    LONGEST_PAUSE_S,
+    LONGEST_REFUSAL,
+    MAX_ATTEMPTS,
+    explain,
+    gave_up,
+    is_retryable,
+    is_unforeseen,
+    kept,
+    refusal_pause,
+)
 from bonito.metering import requests
 from bonito.metering.usage import UsageRecord
 
 logger = logging.getLogger(__name__)
+
+# Those who wait for one model come back spread over so many seconds each, so that a pause does not end in a crowd that
+# only learns of the next; what a sync found gives way to what somebody dropped.
+SPREAD_S, BULK_SPREAD_S = 0.02, 0.1
+CROWD = 1000
 
 
 async def embed(context: Ingestion, message: EmbedMessage) -> None:
     """Give a batch of chunks the vectors that it lacks, and serve the revision when none is missing.
 
     Returns normally when the batch is stored, was stored before, is of no use any more, or ended with an error on
-    the document.
+    the document; also when it is not its time, because another worker has the batch in hand or the model asked to be
+    left alone: then a message for later is sent, so that no queue counts this one as failed.
 
     Raises:
-        BonitoError: retryable ones, to be sent again after `retries.retry_pause`, also when another worker has the
-            batch in hand or the model asked to be left alone; a final one (DocumentError) when the tries are used up.
+        BonitoError: retryable ones, to be sent again after `retries.retry_pause`; a final one (DocumentError) when the
+            tries are used up.
         Exception: anything unforeseen or of the database; to be sent again too.
     """
     found = await _take(context, message)
     if found is None:
         await finish(context, message.org_id, message.revision_id)
+        return
+    if isinstance(found, timedelta):
+        await _send_later(context, message, found)
         return
     build, generation, batch = found
     try:
@@ -46,10 +67,24 @@ async def embed(context: Ingestion, message: EmbedMessage) -> None:
             raise gave_up(batch.attempts, None)
         async with kept(lambda: _renew(context, message.org_id, batch), context.leases.renewal):
             await _fill(context, message.org_id, build, generation, batch)
+    except RateLimited as error:
+        await _refused(context, message, build, batch, error)
+        return
+    except Overloaded as error:
+        await _wait(context, message, batch, error, timedelta(seconds=error.retry_after_s or FIRST_PAUSE_S))
+        return
     except Exception as error:  # noqa: BLE001 - whatever it is, the document must say so and the batch be free again
         await _trouble(context, message.org_id, build, batch, error)
         return
     await finish(context, message.org_id, build.revision_id)
+
+
+async def give_up(context: Ingestion, message: EmbedMessage, *, tries: int, trouble: str | None) -> None:
+    """End the document of a message that its queue will not bring again; `trouble` as `retries.gave_up`."""
+    async with tenant(context.pool, message.org_id) as conn:
+        build = await batches.find_build(conn, org_id=message.org_id, revision_id=message.revision_id)
+    if build is not None:
+        await _fail(context, message.org_id, build, gave_up(tries, trouble).message)
 
 
 async def finish(context: Ingestion, org_id: UUID, revision_id: UUID) -> None:
@@ -70,15 +105,15 @@ async def finish(context: Ingestion, org_id: UUID, revision_id: UUID) -> None:
         await progress.conclude(context.pool, org_id=org_id, knowledge_base_id=revision.knowledge_base_id)
 
 
-async def _take(context: Ingestion, message: EmbedMessage) -> tuple[Build, Generation, Batch] | None:
-    """The batch, in our hands; None where there is nothing to do, Overloaded where it has to wait."""
+async def _take(context: Ingestion, message: EmbedMessage) -> tuple[Build, Generation, Batch] | timedelta | None:
+    """The batch, in our hands; None where there is nothing to do; or how long it has to wait."""
     org_id = message.org_id
     async with tenant(context.pool, org_id) as conn:
         build = await batches.find_build(conn, org_id=org_id, revision_id=message.revision_id)
         if build is None:
             return None
         if build.paused_s > 0:
-            raise Overloaded("The embedding model asked to be left alone for a while.", retry_after_s=build.paused_s)
+            return timedelta(seconds=build.paused_s)
         generation = await generations.get(conn, org_id=org_id, generation_id=build.generation_id)
         taken = await batches.take(
             conn,
@@ -88,10 +123,26 @@ async def _take(context: Ingestion, message: EmbedMessage) -> tuple[Build, Gener
             lease=context.leases.batch,
         )
     if isinstance(taken, float):
-        raise Overloaded("Another worker has these chunks in hand.", retry_after_s=taken)
+        return timedelta(seconds=taken)
     if taken is None or generation is None:
         return None
     return build, generation, taken
+
+
+async def _send_later(context: Ingestion, message: EmbedMessage, wait: timedelta) -> None:
+    """Send the message anew, for when its time may have come."""
+    async with tenant(context.pool, message.org_id) as conn:
+        crowd = await batches.wait_on(
+            conn,
+            org_id=message.org_id,
+            revision_id=message.revision_id,
+            lease=context.leases.waiting,
+            most=CROWD,
+        )
+    spread_s = crowd * (BULK_SPREAD_S if message.is_bulk else SPREAD_S)
+    jitter_s = spread_s * random.random()  # noqa: S311 - only spreads
+    delay = min(wait, timedelta(seconds=LONGEST_PAUSE_S)) + timedelta(seconds=jitter_s)
+    await context.queue.send(message.queue, message.to_json(), delay=delay)
 
 
 async def _renew(context: Ingestion, org_id: UUID, batch: Batch) -> bool:
@@ -134,10 +185,39 @@ async def _store(
         await generations.pin_dimensions(
             conn, org_id=org_id, generation_id=build.generation_id, dimensions=len(vectors[0])
         )
+        await batches.answered(conn, org_id=org_id, generation_id=build.generation_id)
     async with tenant(context.pool, org_id) as conn:
         await batches.store(conn, org_id=org_id, build=build, chunk_ids=chunk_ids, vectors=vectors)
         await requests.insert(conn, org_id=org_id, records=records)
     records.clear()
+
+
+async def _refused(context: Ingestion, message: EmbedMessage, build: Build, batch: Batch, error: RateLimited) -> None:
+    """Have all workers leave the model alone, and the batch wait; no failure, unless that lasts for too long."""
+    org_id = message.org_id
+    async with tenant(context.pool, org_id) as conn:
+        refused_for = await batches.refuse(conn, org_id=org_id, generation_id=build.generation_id)
+        pause = refusal_pause(error.retry_after_s, refused_for=refused_for)
+        await batches.pause(conn, org_id=org_id, generation_id=build.generation_id, pause=pause)
+    if refused_for > LONGEST_REFUSAL:
+        await _trouble(context, org_id, build, batch, error)
+        return
+    logger.info("An embedding model takes no call for %.1f s.", pause.total_seconds())
+    await _wait(context, message, batch, error, pause)
+
+
+async def _wait(context: Ingestion, message: EmbedMessage, batch: Batch, error: BonitoError, pause: timedelta) -> None:
+    """Put the batch back, which has not failed, and send for it later."""
+    async with tenant(context.pool, message.org_id) as conn:
+        await batches.put_back(
+            conn,
+            org_id=message.org_id,
+            batch=batch,
+            message=explain(error),
+            lease=context.leases.waiting,
+            is_failure=False,
+        )
+    await _send_later(context, message, pause)
 
 
 async def _trouble(context: Ingestion, org_id: UUID, build: Build, batch: Batch, error: Exception) -> None:
@@ -147,17 +227,8 @@ async def _trouble(context: Ingestion, org_id: UUID, build: Build, batch: Batch,
         logger.warning("A batch is put back: %s", type(error).__name__, exc_info=is_unforeseen(error))
         async with tenant(context.pool, org_id) as conn:
             attempts = await batches.put_back(
-                conn,
-                org_id=org_id,
-                batch=batch,
-                message=explain(error),
-                lease=context.leases.waiting,
-                is_failure=not isinstance(error, Overloaded),
+                conn, org_id=org_id, batch=batch, message=explain(error), lease=context.leases.waiting
             )
-        if isinstance(error, RateLimited) and error.retry_after_s:
-            pause = timedelta(seconds=error.retry_after_s)
-            async with tenant(context.pool, org_id) as conn:
-                await batches.pause(conn, org_id=org_id, generation_id=build.generation_id, pause=pause)
         if attempts < MAX_ATTEMPTS:
             raise error
         error = gave_up(attempts, explain(error))

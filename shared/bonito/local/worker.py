@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, cast
 
 import psycopg
-from procrastinate import App, BaseRetryStrategy, RetryDecision
+from procrastinate import App, BaseRetryStrategy, JobContext, RetryDecision
 from procrastinate.exceptions import ConnectorException, ProcrastinateException, UniqueViolation
 from procrastinate.jobs import Job, Status
 from procrastinate.worker import Worker
@@ -22,7 +23,7 @@ from bonito.errors import BonitoError
 from bonito.knowledge import ingestion, schedule, sync, timer, vectors
 from bonito.knowledge.context import Ingestion
 from bonito.knowledge.messages import EmbedMessage, IngestMessage, SyncMessage
-from bonito.knowledge.retries import is_retryable, retry_pause
+from bonito.knowledge.retries import MAX_DELIVERIES, explain, is_retryable, retry_pause
 
 logger = logging.getLogger(__name__)
 
@@ -35,9 +36,8 @@ GRACE_S = 10.0  # for what is in hand when the process is told to stop
 # With LISTEN a message is noticed at once, and looking is only the net; without, looking is all there is.
 POLLING_S, POLLING_BESIDE_LISTEN_S = 0.5, 5.0
 RESTART_S = 2.0
-# Documents and batches are given up by their own counts; this ends messages that fail before they come to that.
-MAX_DELIVERIES = 60
-# A message whose worker died so often is not returned at once any more: its document's lease counts from then on.
+# A message whose worker died so often is not returned any more: a document is looked at again when its lease ends, and
+# given up by its count; one whose batch it was ends with an error.
 MAX_LOSSES = 5
 SLICE = timedelta(minutes=5)  # of a long listing; then those of others get their turn
 FAILED_JOBS_DAYS = 14
@@ -88,7 +88,7 @@ async def run(context: Ingestion, queue: ProcrastinateQueue, options: Options | 
     _quieten_procrastinate()
     register(context, queue.app, options)
     if options.is_alone:
-        await _until_done(lambda: return_lost(queue.app, dead_after_s=0))
+        await _until_done(lambda: return_lost(context, queue.app, dead_after_s=0))
     half = max(1, options.concurrency // 2)
     async with asyncio.TaskGroup() as group:
         group.create_task(_supervise(queue.app, ["ingest"], half, options))
@@ -100,11 +100,15 @@ async def run(context: Ingestion, queue: ProcrastinateQueue, options: Options | 
 def register(context: Ingestion, app: App, options: Options) -> None:
     """Say what each queue's messages mean."""
 
-    async def ingest_message(message: dict[str, Any]) -> None:
-        await ingestion.ingest(context, IngestMessage.from_json(message))
+    async def ingest_message(delivery: JobContext, message: dict[str, Any]) -> None:
+        asked = IngestMessage.from_json(message)
+        async with _last(delivery, lambda why: ingestion.give_up(context, asked, tries=MAX_DELIVERIES, trouble=why)):
+            await ingestion.ingest(context, asked)
 
-    async def embed_message(message: dict[str, Any]) -> None:
-        await vectors.embed(context, EmbedMessage.from_json(message))
+    async def embed_message(delivery: JobContext, message: dict[str, Any]) -> None:
+        asked = EmbedMessage.from_json(message)
+        async with _last(delivery, lambda why: vectors.give_up(context, asked, tries=MAX_DELIVERIES, trouble=why)):
+            await vectors.embed(context, asked)
 
     async def sync_message(message: dict[str, Any]) -> None:
         await sync.sync(context, SyncMessage.from_json(message), has_time=sync.within(SLICE))
@@ -116,8 +120,8 @@ def register(context: Ingestion, app: App, options: Options) -> None:
         if options.maintenance_url is not None:
             await maintain(options.maintenance_url)
 
-    app.task(name="ingest", queue="ingest", retry=Retries())(ingest_message)
-    app.task(name="embed", queue="embed", retry=Retries())(embed_message)
+    app.task(name="ingest", queue="ingest", retry=Retries(), pass_context=True)(ingest_message)
+    app.task(name="embed", queue="embed", retry=Retries(), pass_context=True)(embed_message)
     # Whoever fails here is not put back: with `unique` it could not be, and the sweeper and the next tick do the same.
     app.task(name="sync", queue="sync")(sync_message)
     app.task(name=MAINTAIN, queue=MAINTAIN)(maintain_message)
@@ -127,7 +131,7 @@ def register(context: Ingestion, app: App, options: Options) -> None:
 
 async def tick(context: Ingestion, app: App, options: Options, *, now: datetime) -> None:
     """What is due in this minute; of several workers, one gets it."""
-    await return_lost(app, dead_after_s=DEAD_AFTER_S)
+    await return_lost(context, app, dead_after_s=DEAD_AFTER_S)
     minute = int(now.timestamp()) // 60
     if minute % max(1, int(options.reconcile.total_seconds()) // 60) == 0:
         await schedule.send_reconcile(context, provider="local")
@@ -139,7 +143,7 @@ async def tick(context: Ingestion, app: App, options: Options, *, now: datetime)
     await timer.tick(context, now=now)
 
 
-async def return_lost(app: App, *, dead_after_s: float) -> int:
+async def return_lost(context: Ingestion, app: App, *, dead_after_s: float) -> int:
     """Put back what lost workers had in hand; how many messages. With 0 seconds every worker counts as lost."""
     manager = app.job_manager
     if dead_after_s > 0:
@@ -150,6 +154,9 @@ async def return_lost(app: App, *, dead_after_s: float) -> int:
         try:
             if job.attempts >= MAX_LOSSES:
                 await manager.finish_job(job, Status.FAILED, delete_job=False)
+                if job.task_name == "embed":
+                    message = EmbedMessage.from_json(cast("dict[str, object]", job.task_kwargs["message"]))
+                    await vectors.give_up(context, message, tries=MAX_LOSSES, trouble=None)
                 continue
             await manager.retry_job(job, retry_at=datetime.now(UTC))
         except UniqueViolation:  # another one like it waits already
@@ -157,6 +164,17 @@ async def return_lost(app: App, *, dead_after_s: float) -> int:
         except ConnectorException:
             logger.info("A message that seemed to be lost has ended meanwhile.")
     return len(lost)
+
+
+@asynccontextmanager
+async def _last(delivery: JobContext, give_up: Callable[[str], Awaitable[None]]) -> AsyncIterator[None]:
+    """Where a delivery is the last one and fails too, a person gets to know."""
+    try:
+        yield
+    except Exception as error:
+        if is_retryable(error) and delivery.job.attempts >= MAX_DELIVERIES:
+            await give_up(explain(error))
+        raise
 
 
 async def _look_around(context: Ingestion) -> None:

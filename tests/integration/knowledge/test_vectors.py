@@ -7,6 +7,7 @@ import dataclasses
 import math
 from array import array
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from uuid import UUID
@@ -15,7 +16,7 @@ import pytest
 from pgvector import Vector
 
 from bonito.database.pool import Pool, tenant
-from bonito.errors import InvalidRequest, Overloaded, ProviderFailed, ProviderTimeout, RateLimited
+from bonito.errors import DocumentError, InvalidRequest, Overloaded, ProviderFailed, ProviderTimeout, RateLimited
 from bonito.knowledge import batches, claims, ingestion, revisions, vectors
 from bonito.knowledge.messages import EmbedMessage, IngestMessage
 from bonito.knowledge.retries import Leases
@@ -52,6 +53,14 @@ async def lose_worker(world: World) -> None:
     world.queue.waiting.clear()
     for statement in EXPIRE:
         await world.rows(statement)
+
+
+async def pass_by(world: World, time: timedelta) -> None:
+    """As if the embedding model had been paused so much longer ago."""
+    await world.rows(
+        "UPDATE kb_generations SET paused_until = paused_until - %(time)s, refused_since = refused_since - %(time)s "
+        "RETURNING id".replace("%(time)s", f"interval '{time.total_seconds()} seconds'")
+    )
 
 
 async def check_served_once(world: World, path: str = "a.txt") -> None:
@@ -103,13 +112,14 @@ async def test_a_batch_in_another_workers_call_has_to_wait(world: World) -> None
     while not await world.rows("SELECT 1 FROM kb_batches WHERE lease_until > now()"):
         await asyncio.sleep(0.01)
 
-    with pytest.raises(Overloaded) as refused:
-        await embed(world, message)
+    await embed(world, message)
     world.models.gate.set()
     await first
-    await embed(world, message)
 
-    assert (refused.value.retry_after_s or 0) > 0
+    ((queue, again, delay),) = world.queue.waiting
+    assert (queue, again) == ("embed", message)
+    assert delay > timedelta()
+    await embed(world, again)
     await check_served_once(world)
 
 
@@ -125,8 +135,8 @@ async def test_a_long_call_keeps_its_lease(world: World) -> None:
     while not await world.rows("SELECT 1 WHERE clock_timestamp() > %s", leases[0][0]):
         await asyncio.sleep(0.1)
 
-    with pytest.raises(Overloaded):
-        await embed(world, message)
+    await embed(world, message)
+    assert world.queue.of("embed") == [message]
     world.models.gate.set()
     await first
 
@@ -264,14 +274,13 @@ async def test_a_rate_limit_pauses_every_worker_on_the_generation(world: World) 
     first, second, *_ = await ingest(world, "a.txt")
     world.models.failures.append(RateLimited("Slow down.", retry_after_s=60.0))
 
-    with pytest.raises(RateLimited):
-        await embed(world, first)
-    with pytest.raises(Overloaded) as refused:
-        await embed(world, second)
+    await embed(world, first)
+    await embed(world, second)
 
     assert world.models.paid == []
-    assert 50 < (refused.value.retry_after_s or 0) <= 60
-    assert await world.rows("SELECT first_index, attempts FROM kb_batches WHERE attempts > 0") == [(0, 1)]
+    assert [message for _, message, _ in world.queue.waiting] == [first, second]
+    assert all(timedelta(seconds=50) < delay < timedelta(seconds=70) for _, _, delay in world.queue.waiting)
+    assert await world.rows("SELECT first_index FROM kb_batches WHERE attempts > 0") == []
     assert await world.error("a.txt") == "Slow down."
 
 
@@ -280,11 +289,74 @@ async def test_waiting_for_a_turn_is_no_failure(world: World) -> None:
     await world.changed("a.txt")
     world.models.failures += [Overloaded("The model's limit is reached.", retry_after_s=9.0)] * 12
 
-    failures = await world.settle()
+    assert await world.settle() == [], "no queue counts it, nor does the batch"
 
-    assert len(failures) == 12, "more often than a batch may fail"
     assert await world.error("a.txt") is None
     await check_served_once(world)
+
+
+async def test_a_model_that_does_not_say_for_how_long_is_left_alone_for_ever_longer(world: World) -> None:
+    world.write("a.txt", prose("barometer"))
+    (message,) = await ingest(world, "a.txt")
+    paused = "SELECT extract(epoch FROM paused_until - now())::float FROM kb_generations"
+    world.models.failures += [RateLimited("Slow down."), RateLimited("Slow down.")]
+
+    await embed(world, message)
+    (first,) = await world.row(paused)
+    await pass_by(world, timedelta(minutes=2))
+    await embed(world, message)
+    (second,) = await world.row(paused)
+    await pass_by(world, timedelta(minutes=3))
+    await embed(world, message)
+
+    assert 3 < first <= 4
+    assert 110 < second <= 121
+    assert await world.row("SELECT refused_since FROM kb_generations") == (None,)
+    await check_served_once(world)
+
+
+async def test_a_document_that_waits_for_its_model_is_not_taken_for_lost(world: World) -> None:
+    world.write("a.txt", prose("barometer"))
+    (message,) = await ingest(world, "a.txt")
+    world.models.failures.append(RateLimited("Slow down.", retry_after_s=60.0))
+    await embed(world, message)
+    await world.rows("UPDATE kb_documents SET lease_until = now() + interval '1 second' RETURNING id")
+
+    await embed(world, message)
+
+    assert await world.row("SELECT lease_until > now() + interval '1 hour' FROM kb_documents") == (True,)
+
+
+async def test_a_model_that_takes_nothing_for_more_than_a_day_fails_in_the_end(world: World) -> None:
+    world.write("a.txt", prose("barometer"))
+    (message,) = await ingest(world, "a.txt")
+    world.models.failures += [RateLimited("The quota is used up.")] * 20
+    for _ in range(10):
+        await embed(world, message)
+        await pass_by(world, timedelta(hours=2))
+    assert await world.statuses() == {"a.txt": "processing"}
+
+    for _ in range(10):
+        await pass_by(world, timedelta(hours=2))
+        with suppress(RateLimited, DocumentError):
+            await embed(world, message)
+
+    assert await world.statuses() == {"a.txt": "error"}
+    assert await world.error("a.txt") == "Gave up after 8 tries: The quota is used up."
+
+
+async def test_a_message_that_is_given_up_leaves_a_sentence(world: World) -> None:
+    world.write("a.txt", prose("barometer"))
+    (message,) = await ingest(world, "a.txt")
+
+    await vectors.give_up(world.context, EmbedMessage.from_json(message), tries=5, trouble=None)
+    await ingestion.give_up(
+        world.context, IngestMessage(world.org_id, world.base_id, "b.txt"), tries=60, trouble="The disk is full."
+    )
+
+    assert await world.statuses() == {"a.txt": "error", "b.txt": "error"}
+    assert "perhaps for lack of memory" in (await world.error("a.txt") or "")
+    assert await world.error("b.txt") == "Gave up after 60 tries: The disk is full."
 
 
 async def test_a_batch_that_fails_is_tried_again_alone(world: World) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import os
 import signal
 import sys
@@ -16,13 +17,14 @@ import pytest
 
 from bonito.clouds.local import ProcrastinateQueue, open_queue
 from bonito.database.pool import Pool, tenant
+from bonito.errors import ProviderTimeout
 from bonito.knowledge import schedule
 from bonito.knowledge.messages import EmbedMessage, IngestMessage, SyncMessage
 from bonito.local import worker
 from bonito.local.worker import Options
 from tests.integration.conftest import Database
 from tests.integration.knowledge.ingesting import World, prose
-from tests.integration.local.working import eventually, opened, working
+from tests.integration.local.working import LimitedModels, eventually, opened, working
 
 ROOT = Path(__file__).parents[3]
 
@@ -91,6 +93,64 @@ async def test_a_failed_message_comes_again_and_at_last_is_kept_as_dead(
     assert "Gave up after 8 tries" in (await world.error("a.txt") or "")
 
 
+async def test_a_rate_limited_model_fails_no_document_and_is_paid_once_for_each(
+    database: Database, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two calls of three are refused: most of 150 documents come back more often than a message may fail."""
+    monkeypatch.setattr(worker, "POLLING_S", 0.02)
+    monkeypatch.setattr(worker, "MAX_DELIVERIES", 3)
+    limited = LimitedModels(one_in=3, pause_s=0.02)
+    for number in range(150):
+        world.write(f"{number}.txt", prose(f"gauge{number}"))
+    async with opened(database.runtime_url) as (context, queue):
+        context = dataclasses.replace(context, models=limited, parser=world.parser)
+        async with working(context, queue, Options(is_alone=True, concurrency=8)):
+            await eventually(
+                world.statuses, lambda found: len(found) == 150 and not {"pending", "processing"} & set(found.values())
+            )
+
+    assert set((await world.statuses()).values()) == {"ready"}
+    paid = [text for text in limited.paid if "gauge" in text]  # what other tests left is worked off too
+    assert len(paid) == len(set(paid)) == 150
+    assert limited.refused > 200
+    await world.check_rows()
+    await world.check_counts()
+
+
+async def test_a_message_that_is_given_up_ends_its_document(
+    database: Database, world: World, queue: ProcrastinateQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bonito.knowledge.retries.FIRST_PAUSE_S", 0.01)
+    monkeypatch.setattr(worker, "MAX_DELIVERIES", 2)
+    world.models.failures += [ProviderTimeout("The model did not answer in time.")] * 4
+    world.write("a.txt", prose("barometer"))
+    async with opened(database.runtime_url) as (context, own):
+        context = dataclasses.replace(context, models=world.models)
+        async with working(context, own):
+            await eventually(world.statuses, lambda statuses: statuses == {"a.txt": "error"})
+            await eventually(lambda: jobs(queue), lambda found: ("embed", "failed", 10) in found)
+
+    assert await world.error("a.txt") == "Gave up after 2 tries: The model did not answer in time."
+
+
+async def test_a_batch_whose_worker_is_lost_every_time_ends_its_document(
+    world: World, queue: ProcrastinateQueue
+) -> None:
+    world.write("a.txt", prose("barometer"))
+    await world.changed("a.txt")
+    await world.run(*world.queue.waiting.pop()[:2])
+    await queue.send(*world.queue.waiting.pop()[:2])
+    manager = queue.app.job_manager
+    worker_id = await manager.register_worker()
+    for _ in range(worker.MAX_LOSSES + 1):
+        assert await manager.fetch_job(queues=["embed"], worker_id=worker_id)
+        assert await worker.return_lost(world.context, queue.app, dead_after_s=0) == 1
+
+    assert await jobs(queue) == [("embed", "failed", 20)]
+    assert await world.statuses() == {"a.txt": "error"}
+    assert "perhaps for lack of memory" in (await world.error("a.txt") or "")
+
+
 async def test_a_message_that_is_none_is_dead_at_once(database: Database, queue: ProcrastinateQueue) -> None:
     async with opened(database.runtime_url) as (context, own), working(context, own):
         await own.send("ingest", {"nonsense": True})
@@ -136,7 +196,7 @@ async def test_a_dropped_file_does_not_wait_behind_a_large_sync(queue: Procrasti
     assert order == [dropped, bulk, other]
 
 
-async def test_what_a_lost_worker_had_in_hand_comes_again(queue: ProcrastinateQueue) -> None:
+async def test_what_a_lost_worker_had_in_hand_comes_again(world: World, queue: ProcrastinateQueue) -> None:
     org, base = uuid4(), uuid4()
     await queue.send("sync", SyncMessage(org, base).to_json())
     await queue.send("ingest", IngestMessage(org, base, "a.txt").to_json())
@@ -145,12 +205,12 @@ async def test_what_a_lost_worker_had_in_hand_comes_again(queue: ProcrastinateQu
     while await manager.fetch_job(queues=["sync", "ingest"], worker_id=worker_id):
         pass
     await queue.send("sync", SyncMessage(org, base).to_json())
-    assert await worker.return_lost(queue.app, dead_after_s=60) == 0
+    assert await worker.return_lost(world.context, queue.app, dead_after_s=60) == 0
     await queue.app.connector.execute_query_async(
         "UPDATE procrastinate_workers SET last_heartbeat = now() - interval '2 minutes'"
     )
 
-    assert await worker.return_lost(queue.app, dead_after_s=60) == 2
+    assert await worker.return_lost(world.context, queue.app, dead_after_s=60) == 2
 
     assert sorted(await jobs(queue)) == [("ingest", "todo", 20), ("sync", "todo", 20)]
 

@@ -14,6 +14,7 @@ from uuid import UUID
 from bonito.clouds.base import ObjectStore
 from bonito.clouds.local import FolderStore, ProcrastinateQueue, open_queue
 from bonito.database.pool import open_pool
+from bonito.errors import RateLimited
 from bonito.knowledge.bases import KnowledgeBase
 from bonito.knowledge.context import Ingestion
 from bonito.knowledge.parsing.process import ParserProcess
@@ -49,6 +50,32 @@ class SlowEmbedding(HashEmbedding):
 class SlowModels:
     async def embedding_model(self, org_id: UUID, name: str) -> EmbeddingModel:
         return SlowEmbedding()
+
+
+class LimitedModels:
+    """A provider that takes one call in so many, and asks for a pause at the others."""
+
+    def __init__(self, *, one_in: int, pause_s: float) -> None:
+        self.one_in, self.pause_s = one_in, pause_s
+        self.paid: list[str] = []
+        self.refused = 0
+
+    async def embedding_model(self, org_id: UUID, name: str) -> EmbeddingModel:
+        return _Limited(self)
+
+
+class _Limited(HashEmbedding):
+    def __init__(self, owner: LimitedModels) -> None:
+        super().__init__()
+        self._owner = owner
+
+    async def embed(self, texts: Sequence[str]) -> EmbeddingResult:
+        owner = self._owner
+        if (owner.refused + len(owner.paid)) % owner.one_in:
+            owner.refused += 1
+            raise RateLimited("Slow down.", retry_after_s=owner.pause_s)
+        owner.paid.extend(texts)
+        return await super().embed(texts)
 
 
 @asynccontextmanager

@@ -71,6 +71,7 @@ CREATE TABLE kb_generations (
     chunks_written bigint NOT NULL DEFAULT 0,  -- ever, in and out: churn since an index was built is the difference
     indexed_at_written bigint,         -- chunks_written when its own HNSW index was built; null without one
     paused_until timestamptz,          -- the embedding model asked all workers to wait until then
+    refused_since timestamptz,         -- it has answered nothing but that since then; null once it answers vectors
     created_at timestamptz NOT NULL DEFAULT now(),
     served_at timestamptz,
     retired_at timestamptz,
