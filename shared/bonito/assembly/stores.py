@@ -25,6 +25,7 @@ class LocalStores:
 
         Raises:
             InvalidRequest: this deployment does not read such a source, or not this folder (T9).
+            UpstreamError: the folder of its uploads is not there.
         """
         if base.source_type == "upload":
             return self.uploads(org_id, base.id)
@@ -33,12 +34,12 @@ class LocalStores:
         raise InvalidRequest(f"This deployment does not read sources of the type {base.source_type}.")
 
     def uploads(self, org_id: UUID, knowledge_base_id: UUID) -> UploadFolder:
-        """The store of what a base was given by upload."""
+        """The store of what a base was given by upload; UpstreamError where its folder is not there."""
         return uploads.store_of(self._uploads, org_id=org_id, knowledge_base_id=knowledge_base_id)
 
     async def discard(self, org_id: UUID, knowledge_base_id: UUID) -> None:
         """Remove what was uploaded to a deleted base."""
-        await self.uploads(org_id, knowledge_base_id).discard()
+        await uploads.discard(self._uploads, org_id=org_id, knowledge_base_id=knowledge_base_id)
 
     def _folder(self, folder: Path) -> Path:
         """The folder, unless a link on the way or a change of the settings led it out of the roots since."""

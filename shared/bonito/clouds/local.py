@@ -162,24 +162,27 @@ class FolderStore:
 
 
 class UploadFolder:
-    """The files that one knowledge base was given by upload: an UploadStore below one folder."""
+    """The files that one knowledge base was given by upload: an UploadStore below one folder.
+
+    Only `put` makes the folder. A file of a folder that is not there may lie on a disk that is not mounted, and is not
+    taken for gone: UpstreamError.
+    """
 
     def __init__(self, root: Path) -> None:
         self._root, self._folder = root, FolderStore(root)
 
     async def head(self, key: str) -> ObjectInfo:
         """What lies at the key now; NotFound."""
-        self._root.mkdir(parents=True, exist_ok=True)
         return await self._folder.head(key)
 
     async def fetch(self, key: str, into: Path, *, max_bytes: int) -> ObjectInfo:
         """Copy the file; NotFound, DocumentTooLarge."""
-        self._root.mkdir(parents=True, exist_ok=True)
         return await self._folder.fetch(key, into, max_bytes=max_bytes)
 
     async def list(self, prefix: str, *, after: str = "") -> AsyncIterator[ObjectInfo]:
         """Every file whose key begins with the prefix and comes after `after`, in the order of the keys' bytes."""
-        self._root.mkdir(parents=True, exist_ok=True)
+        if not await asyncio.to_thread(self._root.exists):
+            return  # nothing was stored yet, or all of it was discarded; and a listing removes nothing
         async for info in self._folder.list(prefix, after=after):
             yield info
 

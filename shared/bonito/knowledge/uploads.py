@@ -19,7 +19,14 @@ from bonito.clouds.base import MessageQueue, UploadStore
 from bonito.clouds.copying import MIB, copy_capped
 from bonito.clouds.local import UploadFolder, clean_key
 from bonito.database.pool import Pool, tenant
-from bonito.errors import DocumentTooLarge, InvalidRequest, KnowledgeBaseNotFound, PayloadTooLarge, StateConflict
+from bonito.errors import (
+    DocumentTooLarge,
+    InvalidRequest,
+    KnowledgeBaseNotFound,
+    PayloadTooLarge,
+    StateConflict,
+    UpstreamError,
+)
 from bonito.knowledge import claims, documents, revisions
 from bonito.knowledge.bases import KnowledgeBase
 from bonito.knowledge.documents import Document
@@ -209,9 +216,30 @@ def root_of(settings: Settings) -> Path:
     return settings.data_dir / "uploads"
 
 
+async def prepare(root: Path, *, org_id: UUID, knowledge_base_id: UUID) -> None:
+    """Make the folder of a new base's uploads; wherever it is missing later, the wrong disk is looked at."""
+    folder = _folder_of(root, org_id, knowledge_base_id)
+    await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
+
+
 def store_of(root: Path, *, org_id: UUID, knowledge_base_id: UUID) -> UploadFolder:
-    """The store of one knowledge base's uploads, below its organization's folder."""
-    return UploadFolder(root / str(org_id) / str(knowledge_base_id))
+    """The store of one knowledge base's uploads, below its organization's folder.
+
+    Raises:
+        UpstreamError: the folder is not there, so that what it holds is neither gone nor to be written elsewhere.
+    """
+    folder = _folder_of(root, org_id, knowledge_base_id)
+    if not folder.is_dir():
+        raise UpstreamError(
+            "The folder of this knowledge base's uploads is not there: all processes of a deployment need the same "
+            "uploads in BONITO_DATA_DIR, and their disk mounted."
+        )
+    return UploadFolder(folder)
+
+
+async def discard(root: Path, *, org_id: UUID, knowledge_base_id: UUID) -> None:
+    """Remove what was uploaded to a deleted base, where that is still there."""
+    await UploadFolder(_folder_of(root, org_id, knowledge_base_id)).discard()
 
 
 async def stage(name: str, content: AsyncIterable[bytes], *, folder: Path, max_bytes: int) -> Staged:
@@ -254,6 +282,10 @@ def check_source(base: KnowledgeBase) -> None:
             f"The documents of {base.name} are those of its source ({base.source_type}): put and remove files there, "
             "and the knowledge base follows."
         )
+
+
+def _folder_of(root: Path, org_id: UUID, knowledge_base_id: UUID) -> Path:
+    return root / str(org_id) / str(knowledge_base_id)
 
 
 async def _pieces(file: Path) -> AsyncIterator[bytes]:

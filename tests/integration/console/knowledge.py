@@ -87,7 +87,7 @@ class Stores:
         return uploads.store_of(self._root, org_id=org_id, knowledge_base_id=knowledge_base_id)
 
     async def discard(self, org_id: UUID, knowledge_base_id: UUID) -> None:
-        await uploads.store_of(self._root, org_id=org_id, knowledge_base_id=knowledge_base_id).discard()
+        await uploads.discard(self._root, org_id=org_id, knowledge_base_id=knowledge_base_id)
 
 
 @asynccontextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -141,6 +142,30 @@ async def test_an_uploaded_file_becomes_a_document_with_chunks(api: httpx.AsyncC
     assert chunk["metadata"] == {"team": "hr"}
     base = (await api.get("/knowledge-bases/hr")).json()
     assert (base["document_count"], base["chunk_count"], base["status"]) == (1, 1, "ready")
+
+
+async def test_files_on_a_disk_that_is_not_mounted_are_not_taken_for_gone(
+    api: httpx.AsyncClient, console: Console, org_id: UUID
+) -> None:
+    (item,) = await uploaded(api, ("leave.md", LEAVE))
+    await console.work()
+    base_id = (await api.get("/knowledge-bases/hr")).json()["id"]
+    message = {"org_id": str(org_id), "knowledge_base_id": base_id, "path": "leave.md"}
+    (console.data_dir / "uploads").rename(console.data_dir / "elsewhere")
+
+    await console.queue.send("ingest", message)
+    with pytest.raises(UpstreamError, match="not there"):
+        await console.work()
+    refused = await api.post(DOCUMENTS, files=[("files", ("b.md", b"b"))])
+    assert (refused.status_code, refused.json()["code"]) == (502, "upstream_unavailable")
+    assert stored(console) == {}
+    shutil.rmtree(console.data_dir / "uploads")
+    (console.data_dir / "elsewhere").rename(console.data_dir / "uploads")
+    await console.queue.send("ingest", message)
+    await console.work()
+
+    document = (await api.get(f"{DOCUMENTS}/{item['id']}")).json()
+    assert (document["status"], document["chunk_count"]) == ("ready", 1)
 
 
 async def test_many_files_of_one_request_keep_their_order_names_and_metadata(

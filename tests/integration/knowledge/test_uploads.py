@@ -31,8 +31,10 @@ class BrokenQueue:
 
 
 @pytest.fixture
-async def base(pool: Pool, org_id: UUID) -> KnowledgeBase:
-    return await create_base(pool, org_id, f"kb-{uuid4().hex[:8]}")
+async def base(pool: Pool, org_id: UUID, tmp_path: Path) -> KnowledgeBase:
+    created = await create_base(pool, org_id, f"kb-{uuid4().hex[:8]}")
+    await uploads.prepare(tmp_path, org_id=org_id, knowledge_base_id=created.id)
+    return created
 
 
 def taking_files(pool: Pool, queue: MessageQueue, root: Path) -> Uploads:
@@ -79,6 +81,20 @@ async def test_a_lost_message_leaves_a_document_that_the_sweeper_finds(
         lease = await (await conn.execute("SELECT lease_until > now() FROM kb_documents")).fetchone()
     assert (document.status, lease) == ("pending", (True,))
     assert files(tmp_path) == ["a.md"]
+
+
+async def test_an_upload_is_not_written_beside_a_disk_that_is_not_mounted(
+    pool: Pool, org_id: UUID, base: KnowledgeBase, tmp_path: Path
+) -> None:
+    taking = Uploads(pool, MemoryQueue(), root=tmp_path / "mount")
+
+    async with taking.staging() as folder:
+        with pytest.raises(UpstreamError, match="BONITO_DATA_DIR"):
+            await taking.keep(org_id, base, [await staged(folder, "a.md", b"text")], None)
+
+    assert files(tmp_path) == []
+    async with tenant(pool, org_id) as conn:
+        assert await documents.list_page(conn, org_id=org_id, knowledge_base_id=base.id, limit=9) == []
 
 
 async def test_only_a_base_for_uploads_takes_and_gives_up_documents(pool: Pool, org_id: UUID, tmp_path: Path) -> None:

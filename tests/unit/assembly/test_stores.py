@@ -114,3 +114,13 @@ async def test_uploads_lie_below_their_organization_and_go_with_their_base(tmp_p
     await stores.discard(ORG, base.id)
     assert not folder.exists()
     assert folder.parent.exists()
+    await stores.discard(ORG, base.id)
+
+
+async def test_uploads_of_a_disk_that_is_not_mounted_are_not_taken_for_gone(tmp_path: Path) -> None:
+    base = replace(base_over(tmp_path), source_type="upload")
+
+    with pytest.raises(UpstreamError, match="BONITO_DATA_DIR"):
+        await LocalStores(settings(tmp_path)).store(ORG, base)
+
+    assert not (tmp_path / "data").exists()

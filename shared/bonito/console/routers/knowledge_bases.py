@@ -16,7 +16,7 @@ from bonito.console.permissions import Call, requires
 from bonito.console.problems import responses
 from bonito.console.routing import api_router
 from bonito.database.pool import Connection
-from bonito.knowledge import bases, configuration, generations
+from bonito.knowledge import bases, configuration, generations, uploads
 from bonito.knowledge.bases import BaseStatus, Counts
 from bonito.knowledge.configuration import KnowledgeBaseChange, NewKnowledgeBase
 from bonito.knowledge.generations import Generation
@@ -101,6 +101,8 @@ async def create_knowledge_base(
         services.pool, services.models, org_id=call.org_id, new=body, sources=SourcePolicy.of(services.settings)
     )
     call.note(f"knowledge_base:{base.id}", name=base.name, source=dict(base.source_config))
+    if base.source_type == "upload":
+        await uploads.prepare(uploads.root_of(services.settings), org_id=call.org_id, knowledge_base_id=base.id)
     await _sync(call, base.id)
     async with call.transaction() as conn:
         return await _shown_one(conn, call.org_id, base)
