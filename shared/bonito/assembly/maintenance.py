@@ -2,39 +2,37 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
-from datetime import datetime
+from typing import LiteralString
 
 import psycopg
 
 from bonito.errors import InvalidSettings
-from bonito.knowledge import indexes, schedule, sweeper
-from bonito.knowledge.context import Ingestion
+from bonito.knowledge import indexes
 from bonito.settings import Settings
 
-ROUNDS = 20  # of sweeping in one call, while there is much to sweep
-MANY = 100
-
-MAKE_PARTITIONS = "SELECT create_gateway_requests_partitions(3)"
-
-
-async def tick(context: Ingestion, *, now: datetime) -> None:
-    """Every minute: ask for the syncs that are due, take up lost work, remove what nobody is served any more."""
-    await schedule.send_due(context, now=now)
-    for _ in range(ROUNDS):
-        if max((await sweeper.sweep(context)).values(), default=0) < MANY:
-            break
+MAKE_PARTITIONS: LiteralString = "SELECT create_gateway_requests_partitions(3)"
 
 
 async def maintain(url: str) -> None:
-    """Make the coming months' partitions, then what indexes are missing.
+    """Make the coming months' partitions, and what indexes are missing.
 
     Args:
         url: a direct connection as a member of bonito_owner.
+
+    Raises:
+        Exception: what kept one of the two from being done; the other one is done all the same.
     """
+    for outcome in await asyncio.gather(make_partitions(url), indexes.maintain(url), return_exceptions=True):
+        if isinstance(outcome, BaseException):
+            raise outcome
+
+
+async def make_partitions(url: str) -> None:
+    """Make the coming months' partitions of what is logged, where they are missing."""
     async with await psycopg.AsyncConnection.connect(url, autocommit=True) as conn:
         await conn.execute(MAKE_PARTITIONS)
-    await indexes.maintain(url)
 
 
 async def maintain_deployment() -> None:

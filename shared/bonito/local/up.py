@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from uuid import UUID
 
+from bonito.assembly import maintenance
 from bonito.assembly.parts import Parts, assembled
 from bonito.clouds.local import open_queue
 from bonito.database import migrate
@@ -107,6 +108,7 @@ class _Start:
             assembled(self.settings, url, queue, is_laptop=True) as parts,
             ParserProcess() as parser,
         ):
+            await maintenance.make_partitions(self.urls.maintenance)  # before the first request of a new month
             credentials, demo = await self._prepare(parts, listener)
             ingestion = parts.ingestion(parser)
             work = servers.worker_options(self.settings, self.urls.maintenance, is_alone=self.is_alone)

@@ -89,6 +89,11 @@ async def run(context: Ingestion, queue: ProcrastinateQueue, options: Options | 
     register(context, queue.app, options)
     if options.is_alone:
         await _until_done(lambda: return_lost(context, queue.app, dead_after_s=0))
+    if options.maintenance_url is None:
+        logger.warning(
+            "BONITO_MAINTENANCE_DATABASE_URL is not set: unless another worker has it, large knowledge bases get no "
+            "index and coming months no partition."
+        )
     half = max(1, options.concurrency // 2)
     async with asyncio.TaskGroup() as group:
         group.create_task(_supervise(queue.app, ["ingest"], half, options))

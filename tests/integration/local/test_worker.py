@@ -15,6 +15,7 @@ from uuid import UUID, uuid4
 import psycopg
 import pytest
 
+from bonito.assembly import maintenance
 from bonito.clouds.local import ProcrastinateQueue, open_queue
 from bonito.database.pool import Pool, tenant
 from bonito.errors import ProviderTimeout
@@ -349,6 +350,31 @@ async def test_maintenance_is_done_with_the_owners_rights(database: Database) ->
 
         async with opened(database.runtime_url) as (context, queue), working(context, queue, options):
             await eventually(count, lambda found: found == before)
+
+
+async def test_indexes_are_maintained_where_partitions_cannot_be(database: Database) -> None:
+    """And the other way round nothing is hidden: whoever asked is told what failed."""
+    with psycopg.connect(database.superuser_url, autocommit=True) as owner:
+        left = f"kb_hnsw_{uuid4().hex}_7"  # of no generation that there is
+        owner.execute(f"CREATE INDEX {left} ON kb_index_p00 (revision_id)")  # type: ignore[arg-type]
+        owner.execute("ALTER TABLE gateway_requests_default RENAME TO elsewhere")
+        try:
+            with pytest.raises(psycopg.errors.UndefinedTable):
+                await maintenance.maintain(database.maintenance_url)
+        finally:
+            owner.execute("ALTER TABLE elsewhere RENAME TO gateway_requests_default")
+
+        assert owner.execute("SELECT to_regclass(%s)", [left]).fetchone() == (None,)
+
+
+async def test_a_worker_that_cannot_maintain_says_so_once(
+    database: Database, world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    world.write("a.txt", prose("barometer"))
+    async with opened(database.runtime_url) as (context, queue), working(context, queue):
+        await eventually(world.statuses, lambda statuses: statuses == {"a.txt": "ready"})
+
+    assert caplog.text.count("BONITO_MAINTENANCE_DATABASE_URL is not set") == 1
 
 
 async def test_no_log_line_names_a_file(database: Database, world: World, caplog: pytest.LogCaptureFixture) -> None:
