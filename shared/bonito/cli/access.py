@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -28,10 +28,14 @@ def list_keys(session: Session) -> None:
 def create_key(
     session: Session,
     name: Annotated[str, typer.Argument(help="Which application it is for.")],
+    knowledge_base: Annotated[
+        list[str] | None, typer.Option(help="Name or id of what it may read; repeat it for several. All without.")
+    ] = None,
     expires_at: Annotated[str | None, typer.Option(help="When it ends, as 2027-01-31T00:00:00Z.")] = None,
 ) -> None:
     """Make a key and show it, this once."""
-    body = {"name": name} | ({"expires_at": expires_at} if expires_at else {})
+    body: dict[str, Any] = {"name": name} | ({"expires_at": expires_at} if expires_at else {})
+    body |= {"knowledge_bases": knowledge_base} if knowledge_base else {}
     answer = session.request("POST", "/api/keys", json=body)
     session.show(answer, lambda: fields(answer))
 
@@ -44,9 +48,14 @@ def revoke_key(session: Session, key_id: Annotated[str, typer.Argument(metavar="
 
 
 @command(keys, "rotate")
-def rotate_key(session: Session, key_id: Annotated[str, typer.Argument(metavar="ID")]) -> None:
+def rotate_key(
+    session: Session,
+    key_id: Annotated[str, typer.Argument(metavar="ID")],
+    overlap: Annotated[int | None, typer.Option(min=0, metavar="HOURS", help="How long both work; 24 without.")] = None,
+) -> None:
     """Make a successor; the old key works on until the overlap ends."""
-    answer = session.request("POST", f"/api/keys/{key_id}/rotate", json={})
+    body = {} if overlap is None else {"overlap_hours": overlap}
+    answer = session.request("POST", f"/api/keys/{key_id}/rotate", json=body)
     session.show(answer, lambda: fields(answer))
 
 
@@ -67,24 +76,28 @@ def add_provider(
         str, typer.Option("--type", help="openai, openai_compatible, azure_openai, bedrock, vertex or litellm.")
     ] = "openai_compatible",
     base_url: Annotated[str | None, typer.Option(help="Where it answers, as http://127.0.0.1:11434/v1.")] = None,
+    vendor: Annotated[str | None, typer.Option(help="litellm: LiteLLM's name of the vendor, as bedrock.")] = None,
+    region: Annotated[str | None, typer.Option(help="bedrock, vertex, litellm: as eu-central-1, europe-west4.")] = None,
     key_from_stdin: Annotated[
         bool, typer.Option("--api-key-stdin", help="Read the provider's key from stdin.")
     ] = False,
-    credential_from_stdin: Annotated[
-        bool, typer.Option("--credential-stdin", help="Read the credential's fields from stdin, as JSON.")
-    ] = False,
-    service_account: Annotated[
-        Path | None, typer.Option(help="vertex: the key file of a service account.", exists=True, dir_okay=False)
+    credential: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME[=VALUE]",
+            help="A field of the credential, as aws_access_key_id; without a value it is asked for, or is the next "
+            "line of stdin; @FILE reads a file. Repeat it for several.",
+        ),
     ] = None,
-    region: Annotated[str | None, typer.Option(help="bedrock, vertex: as eu-central-1, europe-west4.")] = None,
     model: Annotated[list[str] | None, typer.Option(help="Offer only these; repeat it for several.")] = None,
 ) -> None:
-    """Add a provider; its key is asked for or read from stdin, never an argument that others could see."""
+    """Add a provider; what is secret is asked for or read from stdin, so that no list of processes shows it."""
     body: dict[str, Any] = {"name": name, "type": type_}
-    credential = _credential(key_from_stdin, credential_from_stdin, service_account)
-    body |= {"credential": credential} if credential else {}
-    body |= {"region": region} if region else {}
+    fields_given = _credential(credential or [], asks_for_key=not credential, key_from_stdin=key_from_stdin)
+    body |= {"credential": fields_given} if fields_given else {}
     body |= {"base_url": base_url} if base_url else {}
+    body |= {"vendor": vendor} if vendor else {}
+    body |= {"region": region} if region else {}
     body |= {"models": model} if model else {}
     answer = session.request("POST", "/api/providers", json=body)
     session.show(answer, lambda: fields(answer))
@@ -132,23 +145,32 @@ def list_logs(
     session.show(rows, lambda: table(rows, *columns))
 
 
-def _credential(key_from_stdin: bool, fields_from_stdin: bool, service_account: Path | None) -> dict[str, str]:
-    """The credential by field; of the three ways to give it, the one that was asked for."""
-    if service_account is not None:
-        return {"service_account": service_account.read_text()}
-    if fields_from_stdin:
-        try:
-            return dict(json.load(sys.stdin))
-        except (ValueError, TypeError) as error:
-            raise CommandFailed("stdin must hold one JSON object of the credential's fields.") from error
-    secret = _provider_key(key_from_stdin)
-    return {"api_key": secret} if secret else {}
+def _credential(given: Sequence[str], *, asks_for_key: bool, key_from_stdin: bool) -> dict[str, str]:
+    """The credential by field: an API key where one is told, and the fields that were named."""
+    found: dict[str, str] = {}
+    if key_from_stdin:
+        found["api_key"] = sys.stdin.readline().strip()
+    elif asks_for_key and sys.stdin.isatty():
+        found["api_key"] = _ask("API key (empty for none)")
+    for field in given:
+        name, is_given, value = field.partition("=")
+        if not is_given:
+            value = _ask(name) if sys.stdin.isatty() else sys.stdin.readline().strip()
+        elif value.startswith("@"):
+            value = _read(Path(value[1:]))
+        if not name or not value:
+            raise typer.BadParameter(f"The field {name or field!r} of the credential has no name or no value.")
+        found[name] = value
+    return {name: value for name, value in found.items() if value}
 
 
-def _provider_key(from_stdin: bool) -> str:
-    if from_stdin:
-        return sys.stdin.readline().strip()
-    if sys.stdin.isatty():
-        answer: str = typer.prompt("API key (empty for none)", default="", show_default=False, hide_input=True)
-        return answer.strip()
-    return ""
+def _read(file: Path) -> str:
+    try:
+        return file.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise typer.BadParameter(f"{file} cannot be read: {error}.") from error
+
+
+def _ask(what: str) -> str:
+    answer: str = typer.prompt(what, default="", show_default=False, hide_input=True)
+    return answer.strip()

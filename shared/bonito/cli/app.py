@@ -10,6 +10,7 @@ from bonito import __version__
 from bonito.cli import access, connections, deployment, knowledge
 from bonito.cli.chat import chat
 from bonito.cli.invoking import invoke
+from bonito.cli.session import command
 
 app = typer.Typer(
     name="bonito",
@@ -29,10 +30,10 @@ app.add_typer(deployment.admin, name="admin")
 app.add_typer(deployment.audit, name="audit")
 app.add_typer(deployment.serve, name="serve")
 app.command("chat")(chat)
-app.command("up")(deployment.up)
+command(app, "up", calls_api=False)(deployment.up)
 app.command("worker")(deployment.worker)
-app.command("migrate")(deployment.migrate)
-app.command("invoke")(invoke)
+command(app, "migrate", calls_api=False)(deployment.migrate)
+command(app, "invoke", calls_api=False)(invoke)
 
 
 def _print_version(wanted: bool) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from bonito.cli.session import CommandFailed, JsonOption, Session, command, fields, reporting_errors
+from bonito.cli.session import CommandFailed, Session, command, fields, reporting_errors
 from bonito.errors import InvalidSettings
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ WorkersOption = Annotated[int, typer.Option(min=1, help="Processes.")]
 
 
 def up(
+    session: Session,
     data_dir: Annotated[Path | None, typer.Option(help="Where everything is kept; .bonito or BONITO_DATA_DIR.")] = None,
     host: HostOption = "127.0.0.1",
     port: PortOption = 8000,
@@ -39,16 +40,13 @@ def up(
     ] = True,
 ) -> None:
     """Run everything in one process, with nothing to install; prints the address and a key."""
-    reporting_errors(_up)(data_dir, host, port, watch, demo)
-
-
-def _up(data_dir: Path | None, host: str, port: int, watch: Path | None, demo: bool) -> None:
     from bonito.local import up as local_up
 
     settings = read_settings()
     if data_dir is not None:
         settings = settings.model_copy(update={"data_dir": data_dir})
-    local_up.run(settings, local_up.Options(host=host, port=port, watch=watch, demo=demo))
+    speech: Literal["text", "json", "none"] = "json" if session.as_json else "none" if session.quiet else "text"
+    local_up.run(settings, local_up.Options(host=host, port=port, watch=watch, demo=demo, speech=speech))
 
 
 @serve.command("gateway")
@@ -81,69 +79,57 @@ def _worker() -> None:
 
 
 def migrate(
+    session: Session,
     sql: Annotated[bool, typer.Option("--sql", help="Print the whole migration as SQL, and change nothing.")] = False,
 ) -> None:
     """Bring the database to this version's schema (BONITO_MIGRATION_DATABASE_URL)."""
-    reporting_errors(_migrate)(sql)
-
-
-def _migrate(sql: bool) -> None:
     from bonito.database import migrate as migration
 
-    if sql:
-        sys.stdout.write(migration.render())
-        return
-    migration.migrate(_migration_url())
-    sys.stdout.write(f"The schema is at {migration.SCHEMA_VERSION}.\n")
+    if sql and not session.as_json:
+        sys.stdout.write("" if session.quiet else migration.render())
+    elif sql:
+        session.show({"sql": migration.render()})
+    else:
+        migration.migrate(_migration_url())
+        version = migration.SCHEMA_VERSION
+        session.show({"schema_version": version}, lambda: f"The schema is at {version}.")
 
 
-@admin.command("create-organization")
+@command(admin, "create-organization", calls_api=False)
 def create_organization(
+    session: Session,
     name: Annotated[str, typer.Argument(help="Its name, unique in the deployment.")],
     owner_email: Annotated[str, typer.Option("--owner-email", help="Its first owner; everybody else is invited.")],
     tier: Annotated[TierName, typer.Option(help="What it may have; enterprise has no limits.")] = "enterprise",
-    as_json: JsonOption = False,
 ) -> None:
     """Create an organization with its first owner, and show the owner's token, this once."""
-    reporting_errors(_create_organization)(name, owner_email, tier, as_json)
-
-
-def _create_organization(name: str, owner_email: str, tier: TierName, as_json: bool) -> None:
     from bonito.tenancy import organizations
 
     created = organizations.create_organization(_migration_url(), name=name, owner_email=owner_email, tier=tier)
     answer = {"organization_id": str(created.org_id), "user_id": str(created.user_id), "personal_token": created.token}
-    Session(as_json=as_json, quiet=False, api_url="", api_key="").show(answer, lambda: fields(answer))
+    session.show(answer, lambda: fields(answer))
 
 
-@admin.command("set-tier")
+@command(admin, "set-tier", calls_api=False)
 def set_tier(
+    session: Session,
     name: Annotated[str, typer.Argument(help="The organization's name.")],
     tier: Annotated[TierName, typer.Argument(help="What it may have from now on; what it has stays.")],
-    as_json: JsonOption = False,
 ) -> None:
     """Change an organization's tier."""
-    reporting_errors(_set_tier)(name, tier, as_json)
-
-
-def _set_tier(name: str, tier: TierName, as_json: bool) -> None:
     from bonito.tenancy import organizations
 
     org_id = organizations.set_tier(_migration_url(), name=name, tier=tier)
     answer = {"organization_id": str(org_id), "tier": tier}
-    Session(as_json=as_json, quiet=False, api_url="", api_key="").show(answer, lambda: fields(answer))
+    session.show(answer, lambda: fields(answer))
 
 
-@admin.command("rotate-secrets")
+@command(admin, "rotate-secrets", calls_api=False)
 def rotate_secrets(
+    session: Session,
     new_key: Annotated[bool, typer.Option("--new-key", help="Make a new key in the data directory first.")] = False,
-    as_json: JsonOption = False,
 ) -> None:
     """Seal all stored secrets anew under the newest encryption key."""
-    reporting_errors(_rotate_secrets)(new_key, as_json)
-
-
-def _rotate_secrets(new_key: bool, as_json: bool) -> None:
     import asyncio
 
     from bonito.local import up as local_up
@@ -159,7 +145,7 @@ def _rotate_secrets(new_key: bool, as_json: bool) -> None:
             secrets.add_key(settings.data_dir)
         done = asyncio.run(secrets.rotate_everywhere(owner_url, secrets.open_box(settings)))
     answer = {"resealed": done.resealed, "left_behind": [str(org_id) for org_id in done.left_behind]}
-    Session(as_json=as_json, quiet=False, api_url="", api_key="").show(answer, lambda: fields(answer))
+    session.show(answer, lambda: fields(answer))
     if done.left_behind:
         raise CommandFailed("Some secrets do not open with any known key; the older keys are still needed.")
 

@@ -10,12 +10,13 @@ from typing import Annotated
 
 import typer
 
-from bonito.errors import BonitoError
+from bonito.cli.session import Session
 
 CLOUDS = ("aws", "azure", "gcp")
 
 
 def invoke(
+    session: Session,
     door: Annotated[str, typer.Argument(help="A door's module, such as functions.ingest.aws.")],
     event: Annotated[
         Path, typer.Option(help="A file with the event in JSON; events/ has one of each kind.", exists=True)
@@ -37,9 +38,5 @@ def invoke(
         calling = importlib.import_module(f"bonito.clouds.{cloud}.invoking")
     except ModuleNotFoundError as error:
         raise typer.BadParameter(f"{error.name} is not here", param_hint="DOOR") from None
-    try:
-        answer = calling.invoke(module, body)
-    except BonitoError as error:
-        typer.echo(error.message, err=True)
-        raise typer.Exit(1) from None
-    typer.echo(json.dumps(answer, indent=2, default=str))
+    answer = calling.invoke(module, body)
+    session.show(answer, lambda: json.dumps(answer, indent=2, default=str))

@@ -52,6 +52,8 @@ def create(
     embedding_model: Annotated[str | None, typer.Option(help="auto, or provider/model.")] = None,
     language: Annotated[str | None, typer.Option(help="auto, or a text search configuration of Postgres.")] = None,
     sync_schedule: Annotated[str | None, typer.Option(help="A cron expression.")] = None,
+    timezone: Annotated[str | None, typer.Option(help="Of the schedule, as Europe/Berlin; UTC without.")] = None,
+    metadata: Annotated[str | None, typer.Option(help="A JSON object about the knowledge base.")] = None,
 ) -> None:
     """Create a knowledge base over a source."""
     folder = str(path.resolve()) if path else None
@@ -63,6 +65,7 @@ def create(
         "name": name, "description": description, "source": _given(described), "chunk_size": chunk_size,
         "chunk_overlap": chunk_overlap,
         "embedding_model": embedding_model, "language": language, "sync_schedule": sync_schedule,
+        "sync_timezone": timezone, "metadata": None if metadata is None else _object(metadata),
     }  # fmt: skip
     answer = session.request("POST", "/api/knowledge-bases", json=_given(body))
     session.show(answer, lambda: fields(answer))
@@ -153,11 +156,15 @@ def sync(
 def retry(
     session: Session,
     name: NameArgument,
-    failed: Annotated[bool, typer.Option("--failed", help="Documents that failed: the default.")] = True,
+    failed: Annotated[bool, typer.Option("--failed", help="Those too that failed, or wait after a failure.")] = False,
 ) -> None:
-    """Compare a knowledge base with its source, and send documents that failed to work again."""
+    """Compare a knowledge base with its source again, and send to work what is new or changed, or failed."""
     answer = session.request("POST", f"/api/knowledge-bases/{name}/sync", json={"retry_failed": failed})
     session.show(answer, lambda: fields(answer))
+    if failed or session.as_json or session.quiet:
+        return
+    if count := session.get(f"/api/knowledge-bases/{name}/stats")["documents"].get("error", 0):
+        session.say(f"Documents that failed: {count}. With --failed they are tried again too.")
 
 
 @command(app, "syncs")

@@ -136,8 +136,13 @@ def unreachable(url: str, error: httpx.HTTPError) -> str:
     return f"No answer from {url} ({reason}). Is `bonito up` running, and is BONITO_API_URL right?"
 
 
-def command(app: typer.Typer, name: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Register a function whose first parameter is the session; the common options take its place."""
+def command(
+    app: typer.Typer, name: str, *, calls_api: bool = True
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Register a function whose first parameter is the session; the common options take its place.
+
+    One that does not call /api has no options for where that is, and a session that could not call it.
+    """
 
     def register(function: Callable[..., None]) -> Callable[..., None]:
         signature = inspect.signature(function, eval_str=True)
@@ -147,11 +152,11 @@ def command(app: typer.Typer, name: str) -> Callable[[Callable[..., None]], Call
             *,
             as_json: bool,
             quiet: bool,
-            api_url: str | None,
-            api_key: str | None,
+            api_url: str | None = None,
+            api_key: str | None = None,
             **arguments: Any,
         ) -> None:
-            known = saved_credentials()
+            known = saved_credentials() if calls_api else {}
             session = Session(
                 as_json=as_json,
                 quiet=quiet,
@@ -160,12 +165,12 @@ def command(app: typer.Typer, name: str) -> Callable[[Callable[..., None]], Call
             )
             reporting_errors(function)(session, **arguments)
 
-        common = {
+        common: dict[str, tuple[Any, object]] = {
             "as_json": (JsonOption, False),
             "quiet": (QuietOption, False),
-            "api_url": (UrlOption, None),
-            "api_key": (KeyOption, None),
         }
+        if calls_api:
+            common |= {"api_url": (UrlOption, None), "api_key": (KeyOption, None)}
         own = list(signature.parameters.values())[1:]
         added = [
             inspect.Parameter(option, inspect.Parameter.KEYWORD_ONLY, annotation=annotation, default=default)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import logging
 import os
 import socket
@@ -11,6 +12,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 from uuid import UUID
 
 from bonito.assembly import maintenance
@@ -34,12 +36,13 @@ ANSWER_WITHIN_S = 120.0
 
 @dataclass(frozen=True)
 class Options:
-    """What the command line adds to the settings."""
+    """What the command line adds to the settings; `speech` is how address and key are told on stdout."""
 
     host: str = "127.0.0.1"
     port: int = 8000
     watch: Path | None = None
     demo: bool = True
+    speech: Literal["text", "json", "none"] = "text"
 
 
 def run(settings: Settings, options: Options) -> None:
@@ -117,7 +120,7 @@ class _Start:
                     background.create_task(worker.run(ingestion, queue, work)),
                     background.create_task(watcher.run(ingestion)),
                 ]
-                if demo is not None:
+                if demo is not None and self.options.speech == "text":
                     running.append(background.create_task(_show_answer(credentials, demo)))
                 await servers.serve_here(parts, listener, announce=lambda: self._announce(credentials, demo))
                 for task in running:
@@ -160,10 +163,17 @@ class _Start:
             parts.pool, parts.registry, sources, org_id=org_id, folder=folder, name=name
         )
 
+    def _text(self, credentials: Credentials, demo: str | None) -> str:
+        kept_in = self.directory.credentials_path
+        return announcement.text(credentials, kept_in, demo=demo, shows_key=self.known is None)
+
     def _announce(self, credentials: Credentials, demo: str | None) -> None:
-        sys.stdout.write(
-            announcement.text(credentials, self.directory.credentials_path, demo=demo, shows_key=self.known is None)
-        )
+        if self.options.speech == "text":
+            sys.stdout.write(self._text(credentials, demo))
+        elif self.options.speech == "json":
+            told = {"api_url": credentials.api_url, "gateway_url": credentials.gateway_url}
+            told |= {"gateway_key": credentials.gateway_key, "data_dir": str(self.directory.root)}
+            sys.stdout.write(json.dumps(told) + "\n")
         sys.stdout.flush()
 
 
