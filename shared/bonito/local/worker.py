@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, cast
+from typing import Any
 
 import psycopg
 from procrastinate import App, BaseRetryStrategy, JobContext, RetryDecision
@@ -36,8 +36,7 @@ GRACE_S = 10.0  # for what is in hand when the process is told to stop
 # With LISTEN a message is noticed at once, and looking is only the net; without, looking is all there is.
 POLLING_S, POLLING_BESIDE_LISTEN_S = 0.5, 5.0
 RESTART_S = 2.0
-# A message whose worker died so often is not returned any more: a document is looked at again when its lease ends, and
-# given up by its count; one whose batch it was ends with an error.
+# A message whose worker died so often is not returned at once any more: its document's lease counts from then on.
 MAX_LOSSES = 5
 SLICE = timedelta(minutes=5)  # of a long listing; then those of others get their turn
 FAILED_JOBS_DAYS = 14
@@ -88,7 +87,7 @@ async def run(context: Ingestion, queue: ProcrastinateQueue, options: Options | 
     _quieten_procrastinate()
     register(context, queue.app, options)
     if options.is_alone:
-        await _until_done(lambda: return_lost(context, queue.app, dead_after_s=0))
+        await _until_done(lambda: return_lost(queue.app, dead_after_s=0))
     if options.maintenance_url is None:
         logger.warning(
             "BONITO_MAINTENANCE_DATABASE_URL is not set: unless another worker has it, large knowledge bases get no "
@@ -136,7 +135,7 @@ def register(context: Ingestion, app: App, options: Options) -> None:
 
 async def tick(context: Ingestion, app: App, options: Options, *, now: datetime) -> None:
     """What is due in this minute; of several workers, one gets it."""
-    await return_lost(context, app, dead_after_s=DEAD_AFTER_S)
+    await return_lost(app, dead_after_s=DEAD_AFTER_S)
     minute = int(now.timestamp()) // 60
     if minute % max(1, int(options.reconcile.total_seconds()) // 60) == 0:
         await schedule.send_reconcile(context, provider="local")
@@ -148,7 +147,7 @@ async def tick(context: Ingestion, app: App, options: Options, *, now: datetime)
     await timer.tick(context, now=now)
 
 
-async def return_lost(context: Ingestion, app: App, *, dead_after_s: float) -> int:
+async def return_lost(app: App, *, dead_after_s: float) -> int:
     """Put back what lost workers had in hand; how many messages. With 0 seconds every worker counts as lost."""
     manager = app.job_manager
     if dead_after_s > 0:
@@ -159,9 +158,6 @@ async def return_lost(context: Ingestion, app: App, *, dead_after_s: float) -> i
         try:
             if job.attempts >= MAX_LOSSES:
                 await manager.finish_job(job, Status.FAILED, delete_job=False)
-                if job.task_name == "embed":
-                    message = EmbedMessage.from_json(cast("dict[str, object]", job.task_kwargs["message"]))
-                    await vectors.give_up(context, message, tries=MAX_LOSSES, trouble=None)
                 continue
             await manager.retry_job(job, retry_at=datetime.now(UTC))
         except UniqueViolation:  # another one like it waits already

@@ -134,24 +134,6 @@ async def test_a_message_that_is_given_up_ends_its_document(
     assert await world.error("a.txt") == "Gave up after 2 tries: The model did not answer in time."
 
 
-async def test_a_batch_whose_worker_is_lost_every_time_ends_its_document(
-    world: World, queue: ProcrastinateQueue
-) -> None:
-    world.write("a.txt", prose("barometer"))
-    await world.changed("a.txt")
-    await world.run(*world.queue.waiting.pop()[:2])
-    await queue.send(*world.queue.waiting.pop()[:2])
-    manager = queue.app.job_manager
-    worker_id = await manager.register_worker()
-    for _ in range(worker.MAX_LOSSES + 1):
-        assert await manager.fetch_job(queues=["embed"], worker_id=worker_id)
-        assert await worker.return_lost(world.context, queue.app, dead_after_s=0) == 1
-
-    assert await jobs(queue) == [("embed", "failed", 20)]
-    assert await world.statuses() == {"a.txt": "error"}
-    assert "perhaps for lack of memory" in (await world.error("a.txt") or "")
-
-
 async def test_a_message_that_is_none_is_dead_at_once(database: Database, queue: ProcrastinateQueue) -> None:
     async with opened(database.runtime_url) as (context, own), working(context, own):
         await own.send("ingest", {"nonsense": True})
@@ -197,7 +179,7 @@ async def test_a_dropped_file_does_not_wait_behind_a_large_sync(queue: Procrasti
     assert order == [dropped, bulk, other]
 
 
-async def test_what_a_lost_worker_had_in_hand_comes_again(world: World, queue: ProcrastinateQueue) -> None:
+async def test_what_a_lost_worker_had_in_hand_comes_again(queue: ProcrastinateQueue) -> None:
     org, base = uuid4(), uuid4()
     await queue.send("sync", SyncMessage(org, base).to_json())
     await queue.send("ingest", IngestMessage(org, base, "a.txt").to_json())
@@ -206,12 +188,12 @@ async def test_what_a_lost_worker_had_in_hand_comes_again(world: World, queue: P
     while await manager.fetch_job(queues=["sync", "ingest"], worker_id=worker_id):
         pass
     await queue.send("sync", SyncMessage(org, base).to_json())
-    assert await worker.return_lost(world.context, queue.app, dead_after_s=60) == 0
+    assert await worker.return_lost(queue.app, dead_after_s=60) == 0
     await queue.app.connector.execute_query_async(
         "UPDATE procrastinate_workers SET last_heartbeat = now() - interval '2 minutes'"
     )
 
-    assert await worker.return_lost(world.context, queue.app, dead_after_s=60) == 2
+    assert await worker.return_lost(queue.app, dead_after_s=60) == 2
 
     assert sorted(await jobs(queue)) == [("ingest", "todo", 20), ("sync", "todo", 20)]
 
