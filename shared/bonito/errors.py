@@ -6,7 +6,7 @@ BonitoError                                                                     
     CallerError
         InvalidRequest                                                                          400
         AuthenticationFailed, InvalidSignature                                                  401
-        PermissionDenied, ModelNotAllowed, TierLimit                                            403
+        PermissionDenied, TierLimit                                                            403
         NotFound, KnowledgeBaseNotFound, ModelNotFound                                          404
         MethodNotAllowed                                                                        405
         PayloadTooLarge                                                                         413
@@ -112,12 +112,6 @@ class PermissionDenied(CallerError):
     """The caller is known and lacks the role that the route declares."""
 
     code, status = "permission_denied", 403
-
-
-class ModelNotAllowed(CallerError):
-    """The key or a policy does not allow the model."""
-
-    code, status = "model_not_allowed", 403
 
 
 class TierLimit(CallerError):

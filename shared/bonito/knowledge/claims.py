@@ -81,7 +81,7 @@ FAIL: LiteralString = """
 
 BURY: LiteralString = """
     UPDATE kb_documents
-       SET deleted_at = now(), status = 'ready', error_message = NULL, warnings = '[]', chunk_count = 0,
+       SET deleted_at = now(), status = 'ready', error_message = NULL, warnings = '[]',
            file_hash = NULL, source_version = NULL, attempts = 0, lease_until = NULL, updated_at = now()
      WHERE org_id = %(org_id)s AND id = %(id)s
 """

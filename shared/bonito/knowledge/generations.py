@@ -27,7 +27,7 @@ LEXEMES_PER_TOKEN = 0.25
 COLUMNS: LiteralString = """
     id, knowledge_base_id, status, embedding_model, embedding_fingerprint, dimensions, tokenizer, chunk_size,
     chunk_overlap, language, average_length, document_count, chunk_count, token_count, lexeme_count, chunks_written,
-    indexed_at_written, created_at, served_at, retired_at
+    created_at, served_at, retired_at
 """
 
 GET: LiteralString = f"SELECT {COLUMNS} FROM kb_generations WHERE org_id = %(org_id)s AND id = %(generation_id)s"  # noqa: S608
@@ -146,7 +146,6 @@ class Generation:
     token_count: int
     lexeme_count: int
     chunks_written: int
-    indexed_at_written: int | None
     created_at: datetime
     served_at: datetime | None
     retired_at: datetime | None

@@ -60,10 +60,6 @@ FIND_GENERATIONS: LiteralString = """
      ORDER BY g.org_id, g.id
 """
 
-SET_INDEXED: LiteralString = """
-    UPDATE kb_generations SET indexed_at_written = %(written)s WHERE org_id = %(org_id)s AND id = %(generation_id)s
-"""
-
 # vector_candidates in 0003_search.sql orders by this expression, and names these three columns with literals.
 # Normalized, no number is too large for a halfvec; half the memory, the same recall.
 CREATE = sql.SQL("""
@@ -214,8 +210,6 @@ async def _build(
         await connection.execute(DROP.format(name=sql.Identifier(generation.index_name)))
         await _set(connection, "max_parallel_maintenance_workers", "0")
         await connection.execute(statement)
-    row = {"org_id": generation.org_id, "generation_id": generation.id, "written": generation.chunks_written}
-    await connection.execute(SET_INDEXED, row)
 
 
 async def _drop_unneeded(connection: AsyncConnection[Any], done: Maintained) -> None:

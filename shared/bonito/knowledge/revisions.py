@@ -135,12 +135,11 @@ REFRESH_METADATA: LiteralString = """
        AND d.org_id = %(org_id)s AND d.id = %(document_id)s AND i.metadata IS DISTINCT FROM d.metadata
 """
 
-# Ready when nothing of this content is still being built, in whichever generation; what the document shows is what
-# the served generation answers with. One that waits to be looked at again goes on waiting: it may have changed.
+# Ready when nothing of this content is still being built, in whichever generation. One that waits to be looked at again
+# goes on waiting: it may have changed.
 SHOW: LiteralString = """
     UPDATE kb_documents d
-       SET chunk_count = CASE WHEN %(is_answering)s THEN r.chunk_count ELSE d.chunk_count END,
-           file_hash = r.file_hash, file_size = r.file_size, file_type = r.file_type, page_count = r.page_count,
+       SET file_hash = r.file_hash, file_size = r.file_size, file_type = r.file_type, page_count = r.page_count,
            warnings = r.warnings, deleted_at = NULL, updated_at = now(),
            status = CASE WHEN d.status = 'pending' THEN d.status WHEN o.is_building THEN 'processing'
                          WHEN o.has_failed THEN 'error' WHEN r.warnings = '[]' THEN 'ready'
@@ -358,8 +357,7 @@ async def flip(conn: Connection, *, org_id: UUID, revision_id: UUID) -> bool:
             knowledge_base_id=revision.knowledge_base_id,
             generation_id=revision.generation_id,
         )
-    is_answering = answering in {None, revision.generation_id}
-    await conn.execute(SHOW, row | {"is_answering": is_answering})
+    await conn.execute(SHOW, row)
     return True
 
 

@@ -57,11 +57,11 @@ def vector_of(text: str) -> array[float]:
 
 ADD_DOCUMENT = """
     INSERT INTO kb_documents (org_id, id, knowledge_base_id, file_path, file_name, file_type, file_size, file_hash,
-                              source_version, status, page_count, chunk_count, metadata)
+                              source_version, status, page_count, metadata)
     VALUES (%(org_id)s, %(document_id)s, %(base_id)s, %(path)s, %(path)s, 'md', %(size)s, %(file_hash)s, 'v1', 'ready',
-            NULL, %(chunk_count)s, %(metadata)s)
+            NULL, %(metadata)s)
     ON CONFLICT (org_id, knowledge_base_id, file_path) DO UPDATE
-       SET file_hash = excluded.file_hash, chunk_count = excluded.chunk_count
+       SET file_hash = excluded.file_hash
     RETURNING id
 """
 SUPERSEDE = """

@@ -82,11 +82,6 @@ class ParserProcess:
     ) -> None:
         await self.aclose()
 
-    @property
-    def child_pid(self) -> int | None:
-        """The process id of the child that waits or works; None where there is none."""
-        return self._child.process.pid if self._child else None
-
     async def aclose(self) -> None:
         """End the child, also in the middle of a document; whoever waits for that gets a RuntimeError."""
         self._is_closed = True

@@ -49,6 +49,11 @@ async def until(condition: Callable[[], bool]) -> None:
         await asyncio.sleep(0.01)
 
 
+def child_pid(parser: ParserProcess) -> int | None:
+    """The process id of the child that waits or works; None where there is none."""
+    return parser._child.process.pid if parser._child else None
+
+
 def is_gone(pid: int) -> bool:
     try:
         return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
@@ -75,7 +80,7 @@ async def test_documents_of_all_kinds_are_parsed_by_one_child(tmp_path: Path) ->
             document = await parser.parse(path, name=name)
             assert "Hello" in document.text
             assert document.file_type == name[2:]
-            pids.add(parser.child_pid)
+            pids.add(child_pid(parser))
     assert len(pids) == 1
 
 
@@ -169,8 +174,8 @@ async def test_a_child_that_is_killed_in_the_middle_fails_its_document_alone(
     hostile: ParserProcess, behave: Behave
 ) -> None:
     parsing = asyncio.create_task(behave("sleep", ParseLimits()))
-    await until(lambda: hostile.child_pid is not None)
-    os.kill(hostile.child_pid or 0, signal.SIGKILL)
+    await until(lambda: child_pid(hostile) is not None)
+    os.kill(child_pid(hostile) or 0, signal.SIGKILL)
 
     with pytest.raises(DocumentError, match="ended by the operating system"):
         await parsing
@@ -187,11 +192,11 @@ async def test_a_child_that_is_killed_between_documents_fails_none(hostile: Pars
 async def test_a_document_is_not_blamed_for_what_another_left_behind(hostile: ParserProcess, behave: Behave) -> None:
     await behave("first")
     parsing = asyncio.create_task(behave("sleep", ParseLimits()))
-    first = hostile.child_pid or 0
+    first = child_pid(hostile) or 0
     await asyncio.sleep(0.05)
     os.kill(first, signal.SIGSEGV)
-    await until(lambda: hostile.child_pid not in (None, first))
-    os.kill(hostile.child_pid or 0, signal.SIGSEGV)
+    await until(lambda: child_pid(hostile) not in (None, first))
+    os.kill(child_pid(hostile) or 0, signal.SIGSEGV)
 
     with pytest.raises(DocumentError, match="made the parser crash"):
         await parsing
@@ -199,8 +204,8 @@ async def test_a_document_is_not_blamed_for_what_another_left_behind(hostile: Pa
 
 async def test_a_cancelled_call_ends_its_child(hostile: ParserProcess, behave: Behave) -> None:
     parsing = asyncio.create_task(behave("loop", ParseLimits()))
-    await until(lambda: hostile.child_pid is not None)
-    pid = hostile.child_pid or 0
+    await until(lambda: child_pid(hostile) is not None)
+    pid = child_pid(hostile) or 0
     parsing.cancel()
 
     with pytest.raises(asyncio.CancelledError):
@@ -212,7 +217,7 @@ async def test_a_cancelled_call_ends_its_child(hostile: ParserProcess, behave: B
 async def test_a_call_cancelled_while_it_waits_harms_nobody(hostile: ParserProcess, behave: Behave) -> None:
     calls = [behave("loop", HASTY), behave("second"), behave("third")]
     tasks = [asyncio.ensure_future(call) for call in calls]
-    await until(lambda: hostile.child_pid is not None)
+    await until(lambda: child_pid(hostile) is not None)
     tasks[1].cancel()
     results = await asyncio.gather(*tasks, return_exceptions=True)
 
@@ -222,10 +227,10 @@ async def test_a_call_cancelled_while_it_waits_harms_nobody(hostile: ParserProce
 async def test_signals_to_the_group_do_not_fail_the_document(hostile: ParserProcess, behave: Behave) -> None:
     await behave("first")
     for number in (signal.SIGINT, signal.SIGTERM):
-        os.kill(hostile.child_pid or 0, number)
+        os.kill(child_pid(hostile) or 0, number)
 
-    assert int((await behave("pid")).text) == hostile.child_pid
-    assert os.getpgid(hostile.child_pid or 0) != os.getpgid(0)
+    assert int((await behave("pid")).text) == child_pid(hostile)
+    assert os.getpgid(child_pid(hostile) or 0) != os.getpgid(0)
 
 
 async def test_a_child_is_replaced_after_so_many_documents(tmp_path: Path) -> None:
@@ -250,8 +255,8 @@ async def test_a_child_that_has_grown_is_replaced(tmp_path: Path) -> None:
 async def test_closing_ends_the_child_and_whoever_waits_for_it(tmp_path: Path) -> None:
     parser = ParserProcess(entry=HOSTILE)
     parsing = asyncio.create_task(parse_saying(parser, tmp_path, "sleep", ParseLimits()))
-    await until(lambda: parser.child_pid is not None)
-    pid = parser.child_pid or 0
+    await until(lambda: child_pid(parser) is not None)
+    pid = child_pid(parser) or 0
     await parser.aclose()
 
     with pytest.raises(RuntimeError, match="closed"):
@@ -272,7 +277,7 @@ async def test_a_child_that_is_not_ready_in_time_is_ended(tmp_path: Path) -> Non
     async with ParserProcess(entry=HOSTILE, start_seconds=0) as parser:
         with pytest.raises(RuntimeError, match="does not start"):
             await parse_saying(parser, tmp_path, "pid", ROOMY)
-        assert parser.child_pid is None
+        assert child_pid(parser) is None
 
 
 def test_the_child_dies_with_its_parent_in_the_middle_of_a_document(tmp_path: Path) -> None:
@@ -286,9 +291,9 @@ from bonito.knowledge.parsing.process import ParserProcess
 async def main():
     parser = ParserProcess(entry="{HOSTILE}")
     task = asyncio.create_task(parser.parse(Path("{tmp_path}/loop"), name="loop"))
-    while parser.child_pid is None:
+    while parser._child is None:
         await asyncio.sleep(0.01)
-    print(parser.child_pid, flush=True)
+    print(parser._child.process.pid, flush=True)
     await task
 
 asyncio.run(main())

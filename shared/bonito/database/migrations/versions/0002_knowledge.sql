@@ -68,8 +68,7 @@ CREATE TABLE kb_generations (
     chunk_count integer NOT NULL DEFAULT 0 CHECK (chunk_count >= 0),
     token_count bigint NOT NULL DEFAULT 0 CHECK (token_count >= 0),
     lexeme_count bigint NOT NULL DEFAULT 0 CHECK (lexeme_count >= 0),
-    chunks_written bigint NOT NULL DEFAULT 0,  -- ever, in and out: churn since an index was built is the difference
-    indexed_at_written bigint,         -- chunks_written when its own HNSW index was built; null without one
+    chunks_written bigint NOT NULL DEFAULT 0,  -- ever, in and out: an index's name tells how many when it was built; the rest is churn
     paused_until timestamptz,          -- the embedding model asked all workers to wait until then
     refused_since timestamptz,         -- it has answered nothing but that since then; null once it answers vectors
     created_at timestamptz NOT NULL DEFAULT now(),
@@ -129,7 +128,6 @@ CREATE TABLE kb_documents (
     error_message text,
     warnings jsonb NOT NULL DEFAULT '[]' CHECK (jsonb_typeof(warnings) = 'array'),
     page_count integer CHECK (page_count >= 0),
-    chunk_count integer NOT NULL DEFAULT 0 CHECK (chunk_count >= 0),
     metadata jsonb NOT NULL DEFAULT '{}' CHECK (jsonb_typeof(metadata) = 'object'),
     fence bigint NOT NULL DEFAULT 0,                   -- moved by every claim; a worker commits only under the one it was given
     lease_until timestamptz,                           -- in somebody's work until then
