@@ -10,6 +10,7 @@ import psycopg
 from psycopg import sql
 
 from bonito.database import versions
+from bonito.database.roles import ACT_AS_OWNER
 from bonito.errors import SchemaMismatch
 
 if TYPE_CHECKING:
@@ -23,6 +24,11 @@ SCHEMA_VERSION = 8
 LOCK: LiteralString = "SELECT pg_advisory_lock(4207849484)"
 
 READ_PGVECTOR: LiteralString = "SELECT extversion FROM pg_extension WHERE extname = 'vector'"
+
+FIND_LOGIN: LiteralString = "SELECT FROM pg_roles WHERE rolname = %s"
+CREATE_LOGIN = sql.SQL("CREATE ROLE {} LOGIN NOBYPASSRLS")
+SET_PASSWORD = sql.SQL("ALTER ROLE {} PASSWORD {}")
+GRANT = sql.SQL("GRANT {} TO {}")
 
 READ_VERSION: LiteralString = """
     SELECT (SELECT max(version_num::integer) FROM alembic_version), (SELECT compatible_from FROM schema_compatibility)
@@ -50,7 +56,7 @@ def migrate(url: str) -> None:
         driver_connection.execute(_roles_script().encode())
         installed = driver_connection.execute(READ_PGVECTOR).fetchone()
         versions.check_pgvector(installed[0] if installed else "0")
-        driver_connection.execute("SET ROLE bonito_owner")
+        driver_connection.execute(ACT_AS_OWNER)
         driver_connection.commit()
         config = _alembic_config()
         config.attributes["connection"] = connection
@@ -87,13 +93,13 @@ def is_current(url: str) -> bool:
 def create_login(url: str, *, name: str, role: LiteralString, password: str | None = None) -> None:
     """Make a login that is a member of one of our roles, where it is missing."""
     with psycopg.connect(url, autocommit=True) as connection:
-        known = connection.execute("SELECT FROM pg_roles WHERE rolname = %s", [name]).fetchone()
+        known = connection.execute(FIND_LOGIN, [name]).fetchone()
         identifier = sql.Identifier(name)
         if known is None:
-            connection.execute(sql.SQL("CREATE ROLE {} LOGIN NOBYPASSRLS").format(identifier))
+            connection.execute(CREATE_LOGIN.format(identifier))
         if password is not None:
-            connection.execute(sql.SQL("ALTER ROLE {} PASSWORD {}").format(identifier, sql.Literal(password)))
-        connection.execute(sql.SQL("GRANT {} TO {}").format(sql.Identifier(role), identifier))
+            connection.execute(SET_PASSWORD.format(identifier, sql.Literal(password)))
+        connection.execute(GRANT.format(sql.Identifier(role), identifier))
 
 
 async def check_schema(connection: psycopg.AsyncConnection[object]) -> None:

@@ -38,6 +38,9 @@ MAX_BUILD_BYTES = 2**30
 # Until the connection closes.
 LOCK: LiteralString = "SELECT pg_try_advisory_lock(4207849485)"
 
+PATIENT: LiteralString = "SET statement_timeout = 0"
+SET: LiteralString = "SELECT set_config(%(name)s, %(value)s, false)"
+
 # The name tells the generation, and its chunks_written when the build began.
 FIND_INDEXES: LiteralString = """
     SELECT c.relname AS name, x.indisvalid AS is_valid
@@ -153,7 +156,7 @@ async def maintain(url: str, *, max_build_bytes: int = MAX_BUILD_BYTES) -> Maint
         locked = await (await connection.execute(LOCK)).fetchone()
         if locked is None or not locked[0]:
             return None
-        await connection.execute("SET statement_timeout = 0")
+        await connection.execute(PATIENT)
         row = await (await connection.execute(READ_PGVECTOR)).fetchone()
         workers = None if check_pgvector(row[0] if row else "0") else 0
         done = Maintained()
@@ -246,7 +249,7 @@ async def _find_generations(connection: AsyncConnection[Any]) -> Sequence[Indexe
 
 
 async def _set(connection: AsyncConnection[Any], name: str, value: str) -> None:
-    await connection.execute("SELECT set_config(%(name)s, %(value)s, false)", {"name": name, "value": value})
+    await connection.execute(SET, {"name": name, "value": value})
 
 
 def _build_bytes(generation: IndexedGeneration) -> int:

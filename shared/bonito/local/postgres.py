@@ -32,6 +32,8 @@ MAINTENANCE_LOGIN = "bonito_maintainer"
 SUPERUSER = "postgres"
 SYSTEM_USER = "pgserver"  # runs the server where we are root, which Postgres refuses to be
 
+FIND_DATABASE: LiteralString = "SELECT FROM pg_database WHERE datname = %s"
+
 # The locale decides what a lower-case letter is, and with it what full text search finds: never the environment's.
 CREATE_DATABASE: LiteralString = """
     CREATE DATABASE {} TEMPLATE template0 ENCODING 'UTF8' LOCALE_PROVIDER builtin BUILTIN_LOCALE 'C.UTF-8' LOCALE 'C'
@@ -99,7 +101,7 @@ def prepare_database(socket_dir: str, name: str) -> DatabaseUrls:
         runtime=_url(socket_dir, RUNTIME_LOGIN, name),
     )
     with psycopg.connect(_url(socket_dir, SUPERUSER, "postgres"), autocommit=True) as connection:
-        if connection.execute("SELECT FROM pg_database WHERE datname = %s", [name]).fetchone() is None:
+        if connection.execute(FIND_DATABASE, [name]).fetchone() is None:
             connection.execute(sql.SQL(CREATE_DATABASE).format(sql.Identifier(name)))
     migrate.ensure_current(urls.owner)
     migrate.create_login(urls.owner, name=RUNTIME_LOGIN, role="bonito_runtime")

@@ -14,6 +14,7 @@ from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
 
 from bonito.database.pool import Connection
+from bonito.database.roles import ACT_AS_OWNER
 from bonito.errors import AlreadyExists, InvalidRequest, NotFound
 from bonito.tenancy import credentials, tiers
 from bonito.tenancy.permissions import Role
@@ -111,7 +112,7 @@ def create_organization(url: str, *, name: str, owner_email: str, tier: Tier = t
         "role": Role.OWNER,
     }
     with psycopg.connect(url) as conn:
-        conn.execute("SET ROLE bonito_owner")
+        conn.execute(ACT_AS_OWNER)
         if conn.execute(CREATE, row).fetchone() is None:
             raise AlreadyExists(f"There is an organization named {name} already.", param="name")
         conn.execute(ADD_USER, row)
@@ -150,7 +151,7 @@ def issue_owner_token(url: str, *, name: str, owner_email: str) -> CreatedOrgani
     token = credentials.mint("bp-", secrets.token_bytes(credentials.ENTROPY_BYTES))
     row: dict[str, Any] = {"name": name, "email": owner_email.lower(), "token_id": uuid4(), "role": Role.OWNER}
     with psycopg.connect(url) as conn:
-        conn.execute("SET ROLE bonito_owner")
+        conn.execute(ACT_AS_OWNER)
         found = conn.execute(FIND_OWNER, row).fetchone()
         if found is None:
             raise NotFound(f"{owner_email} is no owner of an organization named {name}.")

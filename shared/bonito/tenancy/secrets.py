@@ -16,6 +16,7 @@ from psycopg import AsyncConnection
 
 from bonito.clouds.private_files import read_private, write_once, write_private
 from bonito.database.pool import Connection
+from bonito.database.roles import ACT_AS_OWNER
 from bonito.errors import InvalidSettings, NotFound, UnreadableSecret
 
 if TYPE_CHECKING:
@@ -183,7 +184,7 @@ async def rotate_everywhere(url: str, box: SecretBox) -> Rotation:
     """
     resealed, left_behind = 0, []
     async with await AsyncConnection.connect(url, autocommit=True) as conn:
-        await conn.execute("SET ROLE bonito_owner")
+        await conn.execute(ACT_AS_OWNER)
         for (org_id,) in await (await conn.execute(ORGANIZATIONS)).fetchall():
             try:
                 async with conn.transaction():
