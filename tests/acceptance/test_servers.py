@@ -298,8 +298,12 @@ def test_the_main_job_through_a_transaction_proxy(running: Deployment, stub: Stu
     assert answer.choices[0].message.content == "Twenty days a year [1]."
     assert answer.model_extra["bonito"]["sources"][0]["document"] == "note-7.txt"  # type: ignore[index]
     assert "greased on day 7" in stub.received[-1].json()["messages"][0]["content"]
-    (logged,) = eventually(lambda: running.json("logs", "list"), lambda rows: len(rows) == 1)
+    asked = ("logs", "list", "--operation", "chat.completions")
+    (logged,) = eventually(lambda: running.json(*asked), lambda rows: len(rows) == 1)
     assert (logged["status"], logged["input_tokens"]) == (200, 12)
+    ingested = running.json("logs", "list", "--operation", "embeddings.ingest")
+    assert len(ingested) >= 12
+    assert {row["model_used"] for row in ingested} == {"stub/text-embedding-3-small"}
 
 
 def test_a_tampered_row_of_the_audit_log_is_named(running: Deployment) -> None:

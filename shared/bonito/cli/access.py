@@ -128,12 +128,17 @@ def list_models(session: Session) -> None:
 
 @command(logs, "list")
 def list_logs(
-    session: Session, limit: Annotated[int, typer.Option(min=1, max=100, help="Newest requests to show.")] = 20
+    session: Session,
+    limit: Annotated[int, typer.Option(min=1, max=100, help="Newest requests to show.")] = 20,
+    operation: Annotated[
+        str | None, typer.Option(help="Only these: chat.completions, embeddings, embeddings.ingest, …")
+    ] = None,
 ) -> None:
     """Show the newest requests: model, tokens, cost, latency, knowledge base; never what was said."""
-    rows = session.get("/api/gateway/logs", limit=limit)["items"]
+    rows = session.get("/api/gateway/logs", limit=limit, operation=operation)["items"]
     columns = (
         "created_at",
+        "operation",
         "model_used",
         "status",
         "input_tokens",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -221,10 +222,13 @@ def record(org_id: UUID, **fields: Any) -> UsageRecord:
 async def test_logs_are_paged_from_the_newest_and_filtered(owner: Person, services: Services) -> None:
     records = [record(owner.org_id, created_at=NOW + timedelta(minutes=number)) for number in range(5)]
     records.append(record(owner.org_id, status=404, error_code="model_not_found", request_id="gone"))
+    ingest: dict[str, Any] = {"operation": "embeddings.ingest", "model_requested": "stub/e", "request_id": "revision"}
+    records[0] = dataclasses.replace(records[0], **ingest)
     await write(services.pool, records)
     first = (await owner.client.get("/api/gateway/logs", params={"limit": 4})).json()
     second = (await owner.client.get("/api/gateway/logs", params={"cursor": first["next_cursor"]})).json()
     failed = (await owner.client.get("/api/gateway/logs", params={"outcome": "failed"})).json()
+    ingested = (await owner.client.get("/api/gateway/logs", params={"operation": "embeddings.ingest"})).json()
     later = (
         await owner.client.get("/api/gateway/logs", params={"since": "2026-05-01T12:03:00Z", "model": "stub/echo"})
     ).json()
@@ -234,6 +238,7 @@ async def test_logs_are_paged_from_the_newest_and_filtered(owner: Person, servic
     assert times == sorted(times, reverse=True)
     assert second["next_cursor"] is None
     assert [item["request_id"] for item in failed["items"]] == ["gone"]
+    assert [item["request_id"] for item in ingested["items"]] == ["revision"]
     assert len(later["items"]) == 2
 
 
