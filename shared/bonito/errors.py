@@ -245,7 +245,7 @@ class KnowledgeBaseUnavailable(UpstreamError):
 
 
 class Overloaded(UpstreamError):
-    """This process has no room: its waiting pool is full or its deadline passed."""
+    """There is no room for it now: a waiting pool is full, the deadline passed, or a limit that was set is reached."""
 
     code, status, openai_type = "overloaded", 503, "server_error"
 

@@ -12,11 +12,12 @@ from bonito.errors import BonitoError, Overloaded
 from bonito.metering.usage import UsageRecord
 from bonito.providers.base import EmbeddingModel, EmbeddingResult, Purpose, Usage
 from bonito.providers.batching import estimated_tokens
+from bonito.providers.wrapped import WrappedEmbeddingModel
 
 SUCCESS = 200
 
 
-class MeteredEmbeddingModel:
+class MeteredEmbeddingModel(WrappedEmbeddingModel):
     """EmbeddingModel that leaves a record of every call in `records`, for its caller to write and remove.
 
     A call that failed has one too, without tokens and cost. One for which there was no room was not made. The latency
@@ -25,25 +26,21 @@ class MeteredEmbeddingModel:
 
     def __init__(self, model: EmbeddingModel, *, org_id: UUID, knowledge_base_id: UUID, revision_id: UUID) -> None:
         """Wrap the model that a revision is embedded with; the revision's id becomes that of the requests."""
+        super().__init__(model)
         self.records: list[UsageRecord] = []
-        self.name, self.dimensions, self.fingerprint = model.name, model.dimensions, model.fingerprint
-        self.max_input_tokens, self.max_batch = model.max_input_tokens, model.max_batch
-        self.max_batch_tokens, self.max_parallel = model.max_batch_tokens, model.max_parallel
-        self.price_nano_usd = model.price_nano_usd
-        self._model, self._org_id = model, org_id
+        self._org_id = org_id
         self._knowledge_base_id, self._revision_id = knowledge_base_id, revision_id
 
     async def embed(self, texts: Sequence[str], *, purpose: Purpose = "document") -> EmbeddingResult:
         """As the model's own."""
         began_at, started = datetime.now(UTC), time.perf_counter()
         try:
-            result = await self._model.embed(texts, purpose=purpose)
+            result = await super().embed(texts, purpose=purpose)
         except Overloaded:
             raise
         except BonitoError as error:
             self._note(began_at, started, status=error.status, error_code=error.code)
             raise
-        self.dimensions = self._model.dimensions
         is_estimated = result.usage.input_tokens is None
         usage = Usage(estimated_tokens(texts)) if is_estimated else result.usage
         self._note(began_at, started, usage=usage, is_estimated=is_estimated)

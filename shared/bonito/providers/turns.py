@@ -13,6 +13,7 @@ from bonito.database.pool import Pool, tenant
 from bonito.errors import Overloaded, RateLimited
 from bonito.providers.base import EmbeddingModel, EmbeddingResult, Purpose
 from bonito.providers.batching import estimated_tokens
+from bonito.providers.wrapped import WrappedEmbeddingModel
 
 # A worker waits so long with its call in hand; when its turn is further away, the call goes back to the queue.
 PATIENCE = timedelta(seconds=5)
@@ -84,7 +85,7 @@ class Turns:
             await conn.execute(PAUSE, row)
 
 
-class PacedEmbeddingModel:
+class PacedEmbeddingModel(WrappedEmbeddingModel):
     """EmbeddingModel that waits for its turn, and passes on to all workers when its provider asks for a pause.
 
     Questions are counted and never wait: whoever asks is waiting already, and documents are not in a hurry.
@@ -92,11 +93,8 @@ class PacedEmbeddingModel:
 
     def __init__(self, model: EmbeddingModel, turns: Turns, *, patience: timedelta = PATIENCE) -> None:
         """Wrap a model; `patience` is the longest wait inside of a call."""
-        self.name, self.dimensions, self.fingerprint = model.name, model.dimensions, model.fingerprint
-        self.max_input_tokens, self.max_batch = model.max_input_tokens, model.max_batch
-        self.max_batch_tokens, self.max_parallel = model.max_batch_tokens, model.max_parallel
-        self.price_nano_usd = model.price_nano_usd
-        self._model, self._turns, self._patience = model, turns, patience
+        super().__init__(model)
+        self._turns, self._patience = turns, patience
         # By how much the calls so far were estimated too low, or too high where it is negative: the next one pays it.
         self._owed_tokens = 0
 
@@ -105,11 +103,10 @@ class PacedEmbeddingModel:
         estimate = estimated_tokens(texts)
         await self._wait(estimate, purpose)
         try:
-            result = await self._model.embed(texts, purpose=purpose)
+            result = await super().embed(texts, purpose=purpose)
         except RateLimited as error:
             await self._turns.pause(error.retry_after_s or DEFAULT_PAUSE_S)
             raise
-        self.dimensions = self._model.dimensions
         if result.usage.input_tokens is not None:
             self._owed_tokens += result.usage.input_tokens - estimate
         return result

@@ -22,6 +22,7 @@ from bonito.knowledge.messages import EmbedMessage, IngestMessage, SyncMessage, 
 from bonito.knowledge.parsing import registry
 from bonito.knowledge.parsing.base import ParsedDocument, ParseLimits
 from bonito.providers.base import EmbeddingModel, EmbeddingResult
+from bonito.providers.wrapped import WrappedEmbeddingModel
 from tests.integration.knowledge.served import HashModels
 
 PINNED = Pinned(
@@ -94,13 +95,10 @@ class CountingModels:
         return _Counting(self, await HashModels().embedding_model(org_id, name))
 
 
-class _Counting:
+class _Counting(WrappedEmbeddingModel):
     def __init__(self, owner: CountingModels, model: EmbeddingModel) -> None:
-        self._owner, self._model = owner, model
-        self.name, self.dimensions, self.fingerprint = model.name, model.dimensions, model.fingerprint
-        self.max_input_tokens, self.max_batch = model.max_input_tokens, model.max_batch
-        self.max_batch_tokens, self.max_parallel = model.max_batch_tokens, model.max_parallel
-        self.price_nano_usd = model.price_nano_usd
+        super().__init__(model)
+        self._owner = owner
         for name, value in owner.shape.items():
             setattr(self, name, value)
 
@@ -112,7 +110,7 @@ class _Counting:
         self._owner.paid.extend(texts)
         if self._owner.answers:
             return self._owner.answers.pop(0)
-        return await self._model.embed(texts, purpose=purpose)
+        return await super().embed(texts, purpose=purpose)
 
 
 @dataclass

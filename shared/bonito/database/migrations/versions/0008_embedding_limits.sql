@@ -35,6 +35,7 @@ DECLARE
     moment timestamptz;
     begins timestamptz;
 BEGIN
+    PERFORM set_config('synchronous_commit', 'off', true);  -- a turn that a crash forgets does no harm, and the row is hot
     INSERT INTO embedding_turns (org_id, provider_id, model) VALUES (p_org_id, p_provider_id, p_model) ON CONFLICT DO NOTHING;
     SELECT * INTO STRICT turn FROM embedding_turns t
      WHERE t.org_id = p_org_id AND t.provider_id = p_provider_id AND t.model = p_model FOR UPDATE;
