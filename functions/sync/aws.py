@@ -2,37 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from datetime import UTC, datetime
 
 from bonito.assembly.functions import ingesting
 from bonito.assembly.process import Process
 from bonito.clouds.aws import doors
 from bonito.clouds.aws.queue import open_queue
-from bonito.knowledge import schedule, sweeper
-from bonito.knowledge import sync as syncs
+from bonito.knowledge import sync, timer
 from bonito.knowledge.context import Ingestion
-from bonito.knowledge.messages import SyncMessage
 from bonito.knowledge.retries import next_pause
 
 PROCESS = Process(lambda: ingesting(open_queue))
 
 
-async def receive(context: Ingestion, body: Mapping[str, object]) -> None:
-    """One sync."""
-    asked = SyncMessage.from_json(body)
-    await syncs.sync(context, asked.org_id, asked.knowledge_base_id, retry_failed=asked.retry_failed)
-
-
 async def look(context: Ingestion) -> None:
-    """What is due now: the knowledge bases' own schedules, and whatever was lost or is to go."""
-    await schedule.send_due(context, now=datetime.now(UTC))
-    await sweeper.sweep(context)
+    """What is due by now."""
+    await timer.tick(context, now=datetime.now(UTC))
 
 
 def handler(event: doors.SqsEvent | doors.ScheduledEvent, context: doors.LambdaContext) -> doors.BatchResponse | None:
     """SQS keeps the messages that are named; a schedule's call that fails is tried again by Lambda."""
     if doors.is_batch(event):
-        return doors.run_batch(event, context, PROCESS.run, receive, pause=next_pause)
+        return doors.run_batch(event, context, PROCESS.run, sync.receive, pause=next_pause)
     doors.run_once(event, context, lambda: PROCESS.run(look))
     return None

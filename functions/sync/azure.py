@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import partial
 
 import azure.functions as func
 
-from bonito.assembly import maintenance
 from bonito.assembly.process import Process
 from bonito.clouds.azure.doors import work_off
 from bonito.knowledge import sync
+from bonito.knowledge import timer as timers
 from bonito.knowledge.context import Ingestion
-from bonito.knowledge.messages import SyncMessage
 from bonito.knowledge.retries import next_pause
 
 EVERY_MINUTE = "0 * * * * *"
@@ -28,17 +26,13 @@ def blueprint(process: Process[Ingestion]) -> func.Blueprint:
         """Compare one source with its documents."""
 
         async def step(context: Ingestion) -> None:
-            async def compare(body: Mapping[str, object]) -> None:
-                asked = SyncMessage.from_json(body)
-                await sync.sync(context, asked.org_id, asked.knowledge_base_id, retry_failed=asked.retry_failed)
-
-            await work_off(context.queue, "sync", message, compare, pause=next_pause)
+            await work_off(context.queue, "sync", message, partial(sync.receive, context), pause=next_pause)
 
         process.run(step)
 
     @doors.timer_trigger(arg_name="timer", schedule=EVERY_MINUTE)
     def tick(timer: func.TimerRequest) -> None:
         """Ask for the syncs that are due, and take up what got stuck."""
-        process.run(partial(maintenance.tick, now=datetime.now(UTC)))
+        process.run(partial(timers.tick, now=datetime.now(UTC)))
 
     return doors

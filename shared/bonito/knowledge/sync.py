@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import aclosing
 from datetime import timedelta
 from typing import Any, LiteralString
@@ -33,6 +33,7 @@ logger = logging.getLogger(__name__)
 
 # How long a sent document may wait for its turn before the sweeper sends another message.
 PENDING_LEASE = timedelta(hours=6)
+SLICE = timedelta(seconds=40)  # of listing; a function has a minute at least
 # How long the message of the next slice may take before the sweeper sends another.
 BETWEEN_SLICES = timedelta(minutes=5)
 # Failed tries to list on from one place; a listing that fails at its beginning is shown at once.
@@ -134,6 +135,11 @@ class Unlistable(Exception):
 def without_end() -> bool:
     """There is always time for another page."""
     return True
+
+
+async def receive(context: Ingestion, body: Mapping[str, object]) -> None:
+    """Do what a message of the queue `sync` asks for, for as long as a slice may take; raises as `sync`."""
+    await sync(context, SyncMessage.from_json(body), has_time=within(SLICE))
 
 
 def within(budget: timedelta) -> Callable[[], bool]:

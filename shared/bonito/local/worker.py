@@ -22,7 +22,7 @@ from bonito.clouds.local import ProcrastinateQueue
 from bonito.errors import BonitoError
 from bonito.knowledge import ingestion, schedule, sync, timer, vectors
 from bonito.knowledge.context import Ingestion
-from bonito.knowledge.messages import EmbedMessage, IngestMessage, SyncMessage
+from bonito.knowledge.messages import EmbedMessage, IngestMessage
 from bonito.knowledge.retries import MAX_DELIVERIES, explain, is_retryable, retry_pause
 
 logger = logging.getLogger(__name__)
@@ -38,7 +38,6 @@ POLLING_S, POLLING_BESIDE_LISTEN_S = 0.5, 5.0
 RESTART_S = 2.0
 # A message whose worker died so often is not returned at once any more: its document's lease counts from then on.
 MAX_LOSSES = 5
-SLICE = timedelta(minutes=5)  # of a long listing; then those of others get their turn
 FAILED_JOBS_DAYS = 14
 MAINTAIN_MINUTES = 10
 CARETAKERS = 3  # syncs, ticks and maintenance at once
@@ -115,7 +114,7 @@ def register(context: Ingestion, app: App, options: Options) -> None:
             await vectors.embed(context, asked)
 
     async def sync_message(message: dict[str, Any]) -> None:
-        await sync.sync(context, SyncMessage.from_json(message), has_time=sync.within(SLICE))
+        await sync.receive(context, message)
 
     async def tick_message(timestamp: int) -> None:
         await tick(context, app, options, now=datetime.fromtimestamp(timestamp, UTC))

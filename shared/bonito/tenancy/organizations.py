@@ -187,7 +187,7 @@ def set_tier(url: str, *, name: str, tier: Tier) -> UUID:
         NotFound: there is no such organization.
     """
     with psycopg.connect(url) as conn:
-        conn.execute("SET ROLE bonito_owner")
+        conn.execute(ACT_AS_OWNER)
         found = conn.execute(SET_TIER, {"name": name, "tier": tier}).fetchone()
         if found is None:
             raise NotFound(f"There is no organization named {name}.")

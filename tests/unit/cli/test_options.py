@@ -17,7 +17,15 @@ from bonito.cli.app import app
 # They run until they are stopped, and log to stderr.
 SERVERS = {"serve gateway", "serve console", "worker"}
 # They work on the database or the data directory, or ask /v1.
-WITHOUT_API = SERVERS | {"up", "migrate", "admin create-organization", "admin rotate-secrets", "chat"}
+WITHOUT_API = SERVERS | {
+    "up",
+    "migrate",
+    "admin create-organization",
+    "admin rotate-secrets",
+    "admin set-tier",
+    "chat",
+    "invoke",
+}
 
 
 def commands(group: Any, name: str = "") -> Iterator[tuple[str, Any]]:

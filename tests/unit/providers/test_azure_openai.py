@@ -16,7 +16,7 @@ from aiohttp import web
 
 from bonito.clouds.access import BearerToken
 from bonito.egress.client import EgressClient
-from bonito.errors import BonitoError, InvalidRequest, ProviderFailed, RateLimited
+from bonito.errors import BonitoError, InvalidRequest, ModelNotFound, ProviderFailed, RateLimited
 from bonito.providers.azure_openai import API_VERSION, SCOPE, AzureOpenAIProvider
 from bonito.providers.base import ProviderRequest
 
@@ -154,7 +154,7 @@ async def test_its_models_are_its_deployments_after_real_calls(
     ("given", "error", "said"),
     [
         ({"api_key": "wrong"}, ProviderFailed, "refused the stored credential"),
-        ({"models": ["embedding-of-nobody"]}, InvalidRequest, "does not exist"),
+        ({"models": ["embedding-of-nobody"]}, ModelNotFound, "does not exist"),
     ],
 )
 async def test_a_wrong_key_or_deployment_is_found_when_it_is_verified(
@@ -217,7 +217,7 @@ async def test_a_deployments_name_cannot_leave_its_place_in_the_path(
 ) -> None:
     provider = await opened(serve, client, resource)
 
-    with pytest.raises(InvalidRequest):
+    with pytest.raises(ModelNotFound):
         await provider.embedding_model("../../other?x=").embed(["a"])
 
     assert resource.requests[0][1].startswith("/openai/deployments/..%2F..%2Fother%3Fx%3D/embeddings?")
