@@ -39,7 +39,7 @@ FORBIDDEN = {
 @pytest.mark.parametrize("door", DOORS)
 def test_importing_a_door_pulls_in_nothing_heavy(door: str) -> None:
     # What stands there before is the interpreter's: namespaces that some packages make at its start, empty.
-    code = f"import sys; before = {{*sys.modules}}; import {door}, json; print(json.dumps([*{{*sys.modules}} - before]))"
+    code = f"import sys; there = {{*sys.modules}}; import {door}, json; print(json.dumps([*{{*sys.modules}} - there]))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
 
     assert {name.partition(".")[0] for name in json.loads(done.stdout)} & FORBIDDEN == set()
