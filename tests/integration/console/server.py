@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import socket
 import threading
 from collections.abc import Iterator
@@ -14,12 +15,15 @@ import uvicorn
 from bonito.console.app import create_app
 from bonito.database.pool import open_pool
 from tests.integration.conftest import Database
-from tests.integration.console.services import loopback_client, make_services
+from tests.integration.console.services import loopback_client, make_accesses, make_services
 
 
 @contextmanager
-def serving(database: Database, data_dir: Path) -> Iterator[str]:
-    """Serve until the block ends; the address is yielded."""
+def serving(database: Database, data_dir: Path, *, has_issuer: bool = True) -> Iterator[str]:
+    """Serve until the block ends; the address is yielded.
+
+    Without an issuer there is no federation, so that whatever is sent to the console, it calls no cloud.
+    """
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
     listener.listen()  # whoever calls before the server is up waits, and is not refused
@@ -29,7 +33,9 @@ def serving(database: Database, data_dir: Path) -> Iterator[str]:
         pool = await open_pool(database.runtime_url)
         client = loopback_client()
         try:
-            app = create_app(make_services(pool, data_dir, client))
+            services = make_services(pool, data_dir, client)
+            accesses = make_accesses(pool, services.secret_box, has_issuer=has_issuer)
+            app = create_app(dataclasses.replace(services, accesses=accesses))
             server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="off", access_log=False))
             stop.append(server)
             await server.serve(sockets=[listener])

@@ -41,9 +41,10 @@ def loopback_client() -> EgressClient:
     return EgressClient(EgressPolicy().with_loopback(), lookup=no_names)
 
 
-def make_accesses(pool: Pool, box: SecretBox) -> Accesses:
+def make_accesses(pool: Pool, box: SecretBox, *, has_issuer: bool = True) -> Accesses:
     """With an issuer that no cloud reaches, and secrets in the database."""
-    return Accesses(cloud="local", issuer=issuer(), secrets=NamedSecrets(StoredSecrets(pool, box)))
+    secrets = NamedSecrets(StoredSecrets(pool, box))
+    return Accesses(cloud="local", issuer=issuer() if has_issuer else None, secrets=secrets)
 
 
 def make_services(pool: Pool, data_dir: Path | None = None, client: EgressClient | None = None) -> Services:

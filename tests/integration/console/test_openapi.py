@@ -31,7 +31,7 @@ DOCUMENT = create_app(cast("Services", None)).openapi()
 
 
 def run(database: Database, org_id: UUID, directory: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    with serving(database, directory / "data") as url:
+    with serving(database, directory / "data", has_issuer=False) as url:
         return schemathesis(url, make_member(database, org_id, Role.OWNER).token, directory, *options)
 
 
@@ -77,7 +77,7 @@ def test_schemathesis_finds_nothing_where_it_ends_its_own_token(
 async def test_schemathesis_finds_nothing_about_what_exists(database: Database, org_id: UUID, tmp_path: Path) -> None:
     """Random ids are mostly unknown ones, so here every path names something real."""
     owner = make_member(database, org_id, Role.OWNER)
-    with serving(database, tmp_path / "data") as url:
+    with serving(database, tmp_path / "data", has_issuer=False) as url:
         headers = {"Authorization": f"Bearer {owner.token}"}
         async with httpx.AsyncClient(base_url=url, headers=headers, trust_env=False) as client:
             world = World(database, owner, client)
