@@ -49,8 +49,8 @@ def aws(asked: Asked) -> web.Response:
     if asked.headers["X-Amz-Target"] == "TrentService.GetPublicKey":
         der = KEY.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
         return web.json_response({"KeyId": ARN, "PublicKey": base64.b64encode(der).decode()})
-    assert (asked.json["MessageType"], asked.json["SigningAlgorithm"]) == ("DIGEST", "RSASSA_PKCS1_V1_5_SHA_256")
-    signature = sign(base64.b64decode(asked.json["Message"]))
+    assert (asked.json["MessageType"], asked.json["SigningAlgorithm"]) == ("RAW", "RSASSA_PKCS1_V1_5_SHA_256")
+    signature = KEY.sign(base64.b64decode(asked.json["Message"]), PKCS1v15(), SHA256())
     return web.json_response({"KeyId": ARN, "Signature": base64.b64encode(signature).decode()})
 
 
