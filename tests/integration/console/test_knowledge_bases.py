@@ -119,7 +119,7 @@ async def test_a_folder_that_may_not_be_read_is_refused(api: httpx.AsyncClient, 
     assert (await api.get("/knowledge-bases")).json()["items"] == []
 
 
-async def test_a_source_that_this_deployment_does_not_read_is_refused_and_not_kept(api: httpx.AsyncClient) -> None:
+async def test_a_bucket_without_a_connection_is_refused_and_not_kept(api: httpx.AsyncClient) -> None:
     for source in (
         {"type": "s3", "bucket": "b", "prefix": "p/", "region": "eu-central-1"},
         {"type": "azure_blob", "account": "a", "container": "c"},
@@ -127,8 +127,8 @@ async def test_a_source_that_this_deployment_does_not_read_is_refused_and_not_ke
     ):
         answer = await api.post("/knowledge-bases", json=UPLOAD | {"source": source})
 
-        assert (answer.status_code, answer.json()["param"]) == (400, "source.type")
-        assert "it reads: local and upload" in answer.json()["detail"]
+        assert (answer.status_code, answer.json()["param"]) == (400, "source.connection")
+        assert "POST /api/connections" in answer.json()["detail"]
     assert (await api.get("/knowledge-bases")).json()["items"] == []
 
 
@@ -321,7 +321,7 @@ async def test_a_put_that_changes_no_chunk_builds_nothing(
         pytest.param({"chunk_size": 32}, 400, "chunk_overlap", id="below-the-present-overlap"),
         pytest.param({"chunk_overlap": 600}, 400, "chunk_overlap", id="above-the-present-size"),
         pytest.param({"source": {"type": "local", "path": "{root}"}}, 400, "source", id="another-source"),
-        pytest.param({"source": {"type": "gcs", "bucket": "b"}}, 400, "source.type", id="an-unread-source"),
+        pytest.param({"source": {"type": "gcs", "bucket": "b"}}, 400, "source.connection", id="no-connection"),
         pytest.param({"language": "klingon"}, 400, "language", id="unknown-language"),
         pytest.param({"embedding_model": "test/unknown"}, 400, "embedding_model", id="unknown-model"),
         pytest.param({"id": "x"}, 422, "body.id", id="unknown-field"),
