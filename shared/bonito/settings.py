@@ -88,9 +88,10 @@ class Settings(BaseModel):
     )
     secret_prefix: str = Field(
         default="",
-        pattern=r"^[A-Za-z0-9/_.-]{0,80}$",
-        description="What the names of customers' secrets begin with, before the organization's id; absent: bonito/, "
-        "or bonito- on Azure and Google Cloud, whose names have no slashes.",
+        pattern=r"^[A-Za-z0-9:/_.-]{0,200}$",
+        description="What the names of customers' secrets begin with, before the organization's id: bonito/ (AWS, "
+        "where that is the default), https://NAME.vault.azure.net/secrets/bonito- (Azure), "
+        "projects/P/secrets/bonito- (GCP).",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="Least severity that is logged."

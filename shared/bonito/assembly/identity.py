@@ -29,15 +29,17 @@ def issuer_of(settings: Settings, *, may_make_key: bool) -> Issuer | None:
 def _signer(name: str) -> Signer:
     """The key service's own, with the deployment's own rights; recognised by the form of the name."""
     from bonito.clouds.aws import requests, signing
+    from bonito.clouds.azure import credentials
     from bonito.clouds.azure import signing as azure
+    from bonito.clouds.gcp import identity
     from bonito.clouds.gcp import signing as gcp
 
     if signing.KEY_ARN.fullmatch(name):
         return signing.KmsSigner(name, access=requests.OwnAccess())
     if azure.KEY_URL.fullmatch(name):
-        return azure.KeyVaultSigner(name, access=azure.OwnAccess())
+        return azure.KeyVaultSigner(name, access=credentials.OwnAccess())
     if gcp.KEY_VERSION.fullmatch(name):
-        return gcp.CloudKmsSigner(name, access=gcp.OwnAccess())
+        return gcp.CloudKmsSigner(name, access=identity.OwnAccess())
     raise InvalidSettings(
         f"BONITO_SIGNING_KEY: {name[:200]} is no ARN of a key in AWS KMS, no URL of a version of a key in Key Vault, "
         "and no version of a key in Cloud KMS."

@@ -7,26 +7,26 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 
 from bonito.assembly.identity import issuer_of
-from bonito.assembly.stores import LocalStores
+from bonito.assembly.secret_stores import named_secrets
+from bonito.assembly.stores import CloudStores, LocalStores
+from bonito.assembly.upload_places import places_of
 from bonito.clouds.base import MessageQueue
 from bonito.database.pool import Pool, open_pool
 from bonito.egress.client import EgressClient
 from bonito.egress.policy import EgressPolicy
 from bonito.errors import InvalidSettings
-from bonito.knowledge import uploads
+from bonito.knowledge.buckets import Buckets
 from bonito.knowledge.context import Ingestion
 from bonito.knowledge.direct_uploads import UploadPlaces
 from bonito.knowledge.parsing.base import DEFAULT_LIMITS
 from bonito.knowledge.parsing.process import ParserProcess
 from bonito.knowledge.search import Searcher
-from bonito.knowledge.upload_places import UploadFolders
 from bonito.metering.sinks import PostgresUsageSink
 from bonito.providers.local.embedding import LocalEmbeddingModel
 from bonito.providers.registry import ProviderRegistry
 from bonito.settings import Settings
 from bonito.tenancy import secrets
 from bonito.tenancy.accesses import Accesses
-from bonito.tenancy.named_secrets import NamedSecrets, StoredSecrets
 from bonito.tenancy.secrets import SecretBox
 
 
@@ -45,6 +45,7 @@ class Parts:
         embedding: the local model; None where this process serves no local models.
         accesses: to customers' cloud accounts.
         uploads: where uploaded files lie.
+        buckets: customers', opened through their connections.
     """
 
     settings: Settings
@@ -57,12 +58,19 @@ class Parts:
     embedding: LocalEmbeddingModel | None
     accesses: Accesses
     uploads: UploadPlaces
+    buckets: Buckets
 
     def ingestion(self, parser: ParserProcess) -> Ingestion:
         """What the steps of ingestion work with."""
         return Ingestion(
             pool=self.pool,
-            stores=LocalStores(self.settings),
+            stores=CloudStores(
+                self.settings,
+                self.pool,
+                buckets=self.buckets,
+                uploads=self.uploads,
+                local=LocalStores(self.settings),
+            ),
             queue=self.queue,
             models=self.registry,
             parser=parser,
@@ -100,12 +108,24 @@ async def assembled(
         accesses = Accesses(
             cloud=settings.cloud,
             issuer=issuer_of(settings, may_make_key=is_laptop),
-            secrets=NamedSecrets(StoredSecrets(pool, box), cloud=settings.cloud, prefix=settings.secret_prefix),
+            secrets=named_secrets(settings, pool, box),
         )
-        places = UploadFolders(uploads.root_of(settings), box)
+        places = places_of(settings, box)
         usage = PostgresUsageSink(pool)
         stack.push_async_callback(usage.aclose)
-        yield Parts(settings, pool, box, registry, queue, Searcher(pool, registry), usage, embedding, accesses, places)
+        yield Parts(
+            settings,
+            pool,
+            box,
+            registry,
+            queue,
+            Searcher(pool, registry),
+            usage,
+            embedding,
+            accesses,
+            places,
+            Buckets(accesses),
+        )
 
 
 def _box(settings: Settings, *, may_make_key: bool) -> SecretBox:

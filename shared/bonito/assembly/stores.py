@@ -1,17 +1,23 @@
-"""Where the documents of a server's or a laptop's knowledge bases lie: folders below its roots, and uploads."""
+"""Where the documents of knowledge bases lie: customers' buckets, uploads, and folders of a server or a laptop."""
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from uuid import UUID
 
-from bonito.clouds.base import ObjectStore
+from bonito.clouds.base import ObjectStore, UploadStore
 from bonito.clouds.local import FolderStore, UploadFolder
-from bonito.errors import InvalidRequest
+from bonito.database.pool import Pool, tenant
+from bonito.errors import AccessDenied, InvalidRequest, NotFound
 from bonito.knowledge import uploads
 from bonito.knowledge.bases import KnowledgeBase
-from bonito.knowledge.sources import SourcePolicy
+from bonito.knowledge.buckets import Buckets
+from bonito.knowledge.sources import CLOUD_OF, SourcePolicy
+from bonito.knowledge.uploads import UploadStores
 from bonito.settings import Settings
+from bonito.tenancy import connections
+from bonito.tenancy.connections import Connection
 
 
 class LocalStores:
@@ -50,3 +56,57 @@ class LocalStores:
                 "The source's folder is not below one of this deployment's BONITO_LOCAL_ROOTS any more."
             )
         return folder
+
+
+class CloudStores:
+    """Stores of every deployment: customers' buckets, uploads, and where there is a disk the folders of it."""
+
+    def __init__(
+        self, settings: Settings, pool: Pool, *, buckets: Buckets, uploads: UploadStores, local: LocalStores
+    ) -> None:
+        """Put the parts together.
+
+        Args:
+            settings: of this process.
+            pool: the runtime's connections; a base's connection is looked up for each piece of work.
+            buckets: opens customers' buckets.
+            uploads: where uploaded files lie.
+            local: the folders.
+        """
+        self._policy, self._pool = SourcePolicy.of(settings), pool
+        self._buckets, self._uploads, self._local = buckets, uploads, local
+
+    async def store(self, org_id: UUID, base: KnowledgeBase) -> ObjectStore:
+        """The base's store.
+
+        Raises:
+            InvalidRequest: this deployment does not read such a source, or it is one of its own buckets (T9).
+            AccessDenied: the base has no connection that is for its bucket.
+        """
+        if base.source_type == "upload":
+            return self.uploads(org_id, base.id)
+        if base.source_type not in CLOUD_OF:
+            return await self._local.store(org_id, base)
+        self._policy.check_bucket(base.source_bucket, param="source.bucket")
+        connection = await self._connection(org_id, base)
+        region = base.source_config.get("region")
+        return self._buckets.open(org_id, connection, base.source_bucket, region=region)
+
+    def uploads(self, org_id: UUID, knowledge_base_id: UUID) -> UploadStore:
+        """The store of what a base was given by upload."""
+        return self._uploads.uploads(org_id, knowledge_base_id)
+
+    async def discard(self, org_id: UUID, knowledge_base_id: UUID) -> None:
+        """Remove what was uploaded to a deleted base."""
+        await self.uploads(org_id, knowledge_base_id).discard()
+
+    async def _connection(self, org_id: UUID, base: KnowledgeBase) -> Connection:
+        """The base's connection, while that is for the base's bucket."""
+        found = None
+        if base.connection_id is not None:
+            async with tenant(self._pool, org_id) as conn:
+                with suppress(NotFound):
+                    found = await connections.get(conn, org_id=org_id, connection_id=base.connection_id)
+        if found is None or found.cloud != CLOUD_OF[base.source_type] or base.source_bucket not in found.buckets:
+            raise AccessDenied(f"There is no connection of this organization that is for {base.source_bucket}.")
+        return found

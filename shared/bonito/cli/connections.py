@@ -66,12 +66,18 @@ def info(session: Session, name: NameArgument) -> None:
 
 
 @command(connections, "verify")
-def verify(session: Session, name: NameArgument) -> None:
-    """Obtain a session of the account; status 1 says which step failed."""
-    answer = session.request("POST", f"/api/connections/{id_of(session, name)}/verify", json={})
-    session.show(answer, lambda: fields(answer))
+def verify(
+    session: Session,
+    name: NameArgument,
+    prefix: Annotated[str, typer.Option(help="List below it, where the account allows no more.")] = "",
+    region: Annotated[str | None, typer.Option(help="Of the buckets, on AWS.")] = None,
+) -> None:
+    """Obtain a session of the account and list the buckets with it; status 1 says which step failed."""
+    body = {"prefix": prefix} | ({"region": region} if region else {})
+    answer = session.request("POST", f"/api/connections/{id_of(session, name)}/verify", json=body)
+    session.show(answer, lambda: table(answer["buckets"], "bucket", "error"))
     if not answer["is_verified"]:
-        raise CommandFailed(str(answer["error"]))
+        raise CommandFailed(answer["error"] or "A bucket could not be listed.")
 
 
 @command(connections, "delete")

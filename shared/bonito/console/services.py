@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from bonito.clouds.base import MessageQueue
 from bonito.database.pool import Pool
+from bonito.knowledge.buckets import Buckets
 from bonito.knowledge.direct_uploads import UploadPlaces
 from bonito.knowledge.search import Searcher
 from bonito.metering.usage import UsageSink
@@ -30,3 +31,4 @@ class Services:
     usage: UsageSink
     accesses: Accesses
     uploads: UploadPlaces
+    buckets: Buckets

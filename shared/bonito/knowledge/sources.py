@@ -104,7 +104,7 @@ class SourcePolicy:
         """The policy of a deployment.
 
         Buckets of customers are read everywhere, through their connections. In a cloud there is no folder to read (T9),
-        and no disk that uploads could stay on.
+        and uploads need a bucket.
         """
         own_buckets = frozenset(
             name.strip().lower()
@@ -112,7 +112,8 @@ class SourcePolicy:
             if name.strip()
         )
         if settings.cloud != "local":
-            return cls(readable=frozenset(CLOUD_OF), own_buckets=own_buckets)
+            uploads: frozenset[StoreType] = frozenset({"upload"} if settings.upload_bucket else ())
+            return cls(readable=frozenset(CLOUD_OF) | uploads, own_buckets=own_buckets)
         named = [Path(root) for root in settings.local_roots.split(os.pathsep) if root]
         return cls(
             readable=frozenset({"local", "upload", *CLOUD_OF}),

@@ -1,11 +1,16 @@
-"""Trying a connection out: does the account give a session?"""
+"""Trying a connection out: does the account give a session, and does that list the buckets?"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import asyncio
+from collections.abc import Mapping
+from contextlib import aclosing
+from dataclasses import dataclass, field
 from uuid import UUID
 
+from bonito.clouds.base import ObjectStore
 from bonito.errors import BonitoError
+from bonito.knowledge.buckets import Buckets
 from bonito.tenancy.accesses import Accesses
 from bonito.tenancy.connections import Connection, FederatedAws, FederatedAzure, FederatedCredential
 
@@ -13,30 +18,64 @@ STORAGE_SCOPES = {
     "azure": "https://storage.azure.com/.default",
     "gcp": "https://www.googleapis.com/auth/devstorage.read_only",
 }
+AT_ONCE = 8
 
 
 @dataclass(frozen=True)
 class Tried:
-    """What came of it; `error` says why there was no session."""
+    """What came of it.
+
+    Attributes:
+        error: why there was no session; None: there was one.
+        buckets: for each that was tried, what is missing; None: it was listed.
+    """
 
     error: str | None = None
+    buckets: Mapping[str, str | None] = field(default_factory=dict)
 
     @property
     def is_verified(self) -> bool:
-        """Whether there was one."""
-        return self.error is None
+        """Whether every step went well."""
+        return self.error is None and not any(self.buckets.values())
 
 
-async def verify(accesses: Accesses, org_id: UUID, connection: Connection) -> Tried:
-    """Obtain a session that nobody has used; what the cloud says is an answer, not an error."""
+async def verify(
+    accesses: Accesses,
+    buckets: Buckets,
+    org_id: UUID,
+    connection: Connection,
+    *,
+    prefix: str = "",
+    region: str | None = None,
+) -> Tried:
+    """Obtain a session that nobody has used, then list the beginning of each bucket.
+
+    What the cloud says is an answer, not an error.
+
+    Args:
+        accesses: of this process.
+        buckets: opens what the connection is for.
+        org_id: the organization.
+        connection: the organization's.
+        prefix: listed below it, where the account allows no more.
+        region: of the buckets, on AWS.
+    """
     try:
-        if connection.cloud == "aws":
-            await accesses.new_aws(org_id, connection).credentials()
-        else:
-            await accesses.new_tokens(org_id, connection).token(STORAGE_SCOPES[connection.cloud])
+        await _enter(accesses, org_id, connection)
     except BonitoError as error:
         return Tried(error=error.message)
-    return Tried()
+    places = asyncio.Semaphore(AT_ONCE)
+
+    async def tried(bucket: str) -> str | None:
+        async with places:
+            try:
+                await _list(buckets.open(org_id, connection, bucket, region=region, is_new=True), prefix)
+            except BonitoError as error:
+                return error.message
+            return None
+
+    found = await asyncio.gather(*(tried(bucket) for bucket in connection.buckets))
+    return Tried(buckets=dict(zip(connection.buckets, found, strict=True)))
 
 
 def audience(credential: FederatedCredential) -> str:
@@ -49,3 +88,17 @@ def audience(credential: FederatedCredential) -> str:
     if isinstance(federated, FederatedAws):
         return aws.AUDIENCE
     return azure.AUDIENCE if isinstance(federated, FederatedAzure) else gcp.audience_of(federated.provider)
+
+
+async def _enter(accesses: Accesses, org_id: UUID, connection: Connection) -> None:
+    if connection.cloud == "aws":
+        await accesses.new_aws(org_id, connection).credentials()
+    else:
+        await accesses.new_tokens(org_id, connection).token(STORAGE_SCOPES[connection.cloud])
+
+
+async def _list(store: ObjectStore, prefix: str) -> None:
+    """Ask for the first object; that there is none is an answer too."""
+    async with aclosing(store.list(prefix)) as listed:  # type: ignore[type-var]  # each store's is a generator
+        async for _ in listed:
+            break

@@ -61,6 +61,7 @@ def console_app(parts: Parts) -> ASGIApp:
             usage=parts.usage,
             accesses=parts.accesses,
             uploads=parts.uploads,
+            buckets=parts.buckets,
         )
     )
 

@@ -10,6 +10,7 @@ from bonito.console.services import Services
 from bonito.database.pool import Pool
 from bonito.egress.client import EgressClient
 from bonito.egress.policy import EgressPolicy
+from bonito.knowledge.buckets import Buckets
 from bonito.knowledge.search import Searcher
 from bonito.knowledge.upload_places import UploadFolders
 from bonito.metering.sinks import ImmediateUsageSink
@@ -50,6 +51,7 @@ def make_accesses(pool: Pool, box: SecretBox, *, has_issuer: bool = True) -> Acc
 def make_services(pool: Pool, data_dir: Path | None = None, client: EgressClient | None = None) -> Services:
     """Without a data directory nothing may be uploaded; without a client no provider may be called."""
     box = SecretBox([bytes(32)])
+    accesses = make_accesses(pool, box)
     return Services(
         settings=Settings(data_dir=data_dir or Path("/nowhere")),
         pool=pool,
@@ -59,6 +61,7 @@ def make_services(pool: Pool, data_dir: Path | None = None, client: EgressClient
         registry=ProviderRegistry(pool, box, client or loopback_client()),
         searcher=Searcher(pool, HashModels()),
         usage=ImmediateUsageSink(pool),
-        accesses=make_accesses(pool, box),
+        accesses=accesses,
+        buckets=Buckets(accesses),
         uploads=UploadFolders((data_dir or Path("/nowhere")) / "uploads", box),
     )

@@ -5,10 +5,8 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-from datetime import UTC, datetime
-from typing import Any
 
-from bonito.clouds.access import BearerToken, TokenAccess
+from bonito.clouds.access import TokenAccess
 from bonito.clouds.calling import JSON, Answer, call, json_body
 from bonito.clouds.identity import PublicKey, encoded
 from bonito.errors import AccessDenied, InvalidSettings
@@ -18,26 +16,6 @@ KEY_URL = re.compile(
     re.ASCII,
 )
 API_VERSION = "7.4"
-
-
-class OwnAccess:
-    """The rights of the function or server itself (its managed identity); never for a customer's source (T9)."""
-
-    def __init__(self) -> None:
-        self._credential: Any = None
-
-    async def token(self, scope: str) -> BearerToken:
-        """A token of the managed identity; AccessDenied where there is none."""
-        from azure.core.exceptions import ClientAuthenticationError
-        from azure.identity.aio import DefaultAzureCredential
-
-        if self._credential is None:
-            self._credential = DefaultAzureCredential()
-        try:
-            token = await self._credential.get_token(scope)
-        except ClientAuthenticationError as error:
-            raise AccessDenied("This deployment has no Azure identity of its own.") from error
-        return BearerToken(token.token, datetime.fromtimestamp(token.expires_on, UTC))
 
 
 class KeyVaultSigner:

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import hashlib
 import re
-from datetime import UTC, datetime
-from typing import Any
 
-from bonito.clouds.access import BearerToken, TokenAccess
+from bonito.clouds.access import TokenAccess
 from bonito.clouds.calling import JSON, Answer, call, json_body
 from bonito.clouds.identity import PublicKey
 from bonito.errors import AccessDenied
@@ -20,32 +17,6 @@ KEY_VERSION = re.compile(
 )
 KMS = "https://cloudkms.googleapis.com"
 SCOPE = "https://www.googleapis.com/auth/cloudkms"
-
-
-class OwnAccess:
-    """The rights of the function or server itself (its service account); never for a customer's source (T9)."""
-
-    def __init__(self) -> None:
-        self._credentials: dict[str, Any] = {}
-
-    async def token(self, scope: str) -> BearerToken:
-        """A token of the service account; AccessDenied where there is none."""
-        return await asyncio.to_thread(self._token, scope)
-
-    def _token(self, scope: str) -> BearerToken:
-        import google.auth
-        from google.auth.exceptions import GoogleAuthError
-        from google.auth.transport.requests import Request
-
-        try:
-            if scope not in self._credentials:
-                self._credentials[scope], _ = google.auth.default(scopes=[scope])
-            held = self._credentials[scope]
-            if not held.valid:
-                held.refresh(Request())
-        except GoogleAuthError as error:
-            raise AccessDenied("This deployment has no Google Cloud identity of its own.") from error
-        return BearerToken(held.token, held.expiry.replace(tzinfo=UTC) if held.expiry else datetime.now(UTC))
 
 
 class CloudKmsSigner:

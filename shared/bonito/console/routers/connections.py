@@ -68,11 +68,30 @@ class ConnectionView(BaseModel):
     updated_at: datetime
 
 
+class VerificationBody(Body):
+    """What to try."""
+
+    prefix: Annotated[str, StringConstraints(max_length=1024, pattern=r"^[^\x00-\x1f\x7f]*$")] = Field(
+        default="", description="List below it, where the account allows no more."
+    )
+    region: Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]{1,32}$")] | None = Field(
+        default=None, description="Of the buckets, on AWS.", examples=["eu-central-1"]
+    )
+
+
+class BucketCheck(BaseModel):
+    """Whether a bucket could be listed."""
+
+    bucket: str
+    error: str | None = Field(description="What is missing; null: it was listed.")
+
+
 class Verification(BaseModel):
     """What came of a trial."""
 
     is_verified: bool
     error: str | None = Field(description="Why the account gave no session; null: it gave one.")
+    buckets: list[BucketCheck] = Field(description="Tried with the session; none where there was no session.")
 
 
 @router.post("", status_code=201, responses=responses(409))
@@ -139,13 +158,18 @@ async def delete_connection(
 
 @router.post("/{connection_id}/verify")
 async def verify_connection(
-    connection_id: UUID, call: Annotated[Call, requires(Permission.CONNECTIONS_MANAGE, audit="connection.verify")]
+    connection_id: UUID,
+    body: VerificationBody,
+    call: Annotated[Call, requires(Permission.CONNECTIONS_MANAGE, audit="connection.verify")],
 ) -> Verification:
-    """Obtain a new session; the answer says why there was none."""
+    """Obtain a new session and list each bucket with it; the answer names the step that failed, and why."""
     found = await _find(call, connection_id)
-    tried = await verification.verify(call.services.accesses, call.org_id, found)
+    tried = await verification.verify(
+        call.services.accesses, call.services.buckets, call.org_id, found, prefix=body.prefix, region=body.region
+    )
     call.note(f"connection:{connection_id}", name=found.name, is_verified=tried.is_verified)
-    return Verification(is_verified=tried.is_verified, error=tried.error)
+    checks = [BucketCheck(bucket=bucket, error=error) for bucket, error in tried.buckets.items()]
+    return Verification(is_verified=tried.is_verified, error=tried.error, buckets=checks)
 
 
 def _check(call: Call, body: ConnectionBody) -> None:
