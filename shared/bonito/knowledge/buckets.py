@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Literal
 from uuid import UUID
 
-from bonito.clouds.base import ObjectStore, StoreType
+from bonito.clouds.access import AwsAccess, TokenAccess
+from bonito.clouds.base import ObjectStore
 from bonito.tenancy.accesses import Accesses
 from bonito.tenancy.connections import Cloud, Connection
-
-STORE_OF: dict[Cloud, StoreType] = {"aws": "s3", "azure": "azure_blob", "gcp": "gcs"}
 
 
 class Buckets:
@@ -19,9 +19,7 @@ class Buckets:
         """Take the accesses, and where other servers than the clouds' own are, their addresses."""
         self._accesses, self._endpoints = accesses, endpoints or {}
 
-    def open(
-        self, org_id: UUID, connection: Connection, bucket: str, *, region: str | None = None, is_new: bool = False
-    ) -> ObjectStore:
+    def open(self, org_id: UUID, connection: Connection, bucket: str, *, region: str | None = None) -> ObjectStore:
         """The store of a bucket.
 
         Args:
@@ -29,19 +27,24 @@ class Buckets:
             connection: the organization's, and for this bucket.
             bucket: its name, on Azure `account/container`.
             region: of the bucket, on AWS.
-            is_new: with a session that nobody has used, to try the connection out.
 
         Raises:
             AccessDenied: this deployment cannot use the connection's credential.
         """
-        endpoint = self._endpoints.get(connection.cloud)
         if connection.cloud == "aws":
-            from bonito.clouds.aws.store import S3Store
+            return self.on_aws(self._accesses.aws(org_id, connection), bucket, region=region)
+        return self.elsewhere(connection.cloud, self._accesses.tokens(org_id, connection), bucket)
 
-            session = (self._accesses.new_aws if is_new else self._accesses.aws)(org_id, connection)
-            return S3Store(bucket, access=session, region=region, endpoint_url=endpoint)
-        access = (self._accesses.new_tokens if is_new else self._accesses.tokens)(org_id, connection)
-        if connection.cloud == "azure":
+    def on_aws(self, access: AwsAccess, bucket: str, *, region: str | None) -> ObjectStore:
+        """A bucket of S3, with this access."""
+        from bonito.clouds.aws.store import S3Store
+
+        return S3Store(bucket, access=access, region=region, endpoint_url=self._endpoints.get("aws"))
+
+    def elsewhere(self, cloud: Literal["azure", "gcp"], access: TokenAccess, bucket: str) -> ObjectStore:
+        """A container of Azure or a bucket of Google Cloud, with this access."""
+        endpoint = self._endpoints.get(cloud)
+        if cloud == "azure":
             from bonito.clouds.azure.store import BlobStore
 
             account, _, container = bucket.partition("/")

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field
+from functools import partial
 from uuid import UUID
 
 from bonito.clouds.base import ObjectStore
@@ -61,7 +62,7 @@ async def verify(
         region: of the buckets, on AWS.
     """
     try:
-        await _enter(accesses, org_id, connection)
+        open_bucket = await _entered(accesses, buckets, org_id, connection, region)
     except BonitoError as error:
         return Tried(error=error.message)
     places = asyncio.Semaphore(AT_ONCE)
@@ -69,7 +70,7 @@ async def verify(
     async def tried(bucket: str) -> str | None:
         async with places:
             try:
-                await _list(buckets.open(org_id, connection, bucket, region=region, is_new=True), prefix)
+                await _list(open_bucket(bucket), prefix)
             except BonitoError as error:
                 return error.message
             return None
@@ -90,11 +91,17 @@ def audience(credential: FederatedCredential) -> str:
     return azure.AUDIENCE if isinstance(federated, FederatedAzure) else gcp.audience_of(federated.provider)
 
 
-async def _enter(accesses: Accesses, org_id: UUID, connection: Connection) -> None:
+async def _entered(
+    accesses: Accesses, buckets: Buckets, org_id: UUID, connection: Connection, region: str | None
+) -> Callable[[str], ObjectStore]:
+    """Obtain a session, and give what opens buckets with it."""
     if connection.cloud == "aws":
-        await accesses.new_aws(org_id, connection).credentials()
-    else:
-        await accesses.new_tokens(org_id, connection).token(STORAGE_SCOPES[connection.cloud])
+        session = accesses.new_aws(org_id, connection)
+        await session.credentials()
+        return partial(buckets.on_aws, session, region=region)
+    tokens = accesses.new_tokens(org_id, connection)
+    await tokens.token(STORAGE_SCOPES[connection.cloud])
+    return partial(buckets.elsewhere, connection.cloud, tokens)
 
 
 async def _list(store: ObjectStore, prefix: str) -> None:
