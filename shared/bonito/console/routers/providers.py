@@ -9,7 +9,7 @@ from uuid import UUID, uuid4
 
 from pydantic import BaseModel, Field, SecretStr, StringConstraints
 
-from bonito.console.fields import Body, Whole
+from bonito.console.fields import Body, PerMinute
 from bonito.console.pagination import DEFAULT_LIMIT, Limit, Page, TimeCursor, cursor_of, page_of, place_of
 from bonito.console.permissions import Call, requires
 from bonito.console.problems import responses
@@ -37,9 +37,6 @@ CredentialField = Annotated[str, StringConstraints(pattern=r"^[a-z_]{1,64}$")]
 CredentialFields = Annotated[
     dict[CredentialField, SecretStr], Field(max_length=16, json_schema_extra={"additionalProperties": False})
 ]
-
-
-PerMinute = Annotated[Whole, Field(ge=1, le=1_000_000_000)]
 
 
 class RateLimits(Body):
