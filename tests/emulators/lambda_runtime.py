@@ -68,7 +68,7 @@ class Environment:
         self.starts = 0
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._api())
         self._server.daemon_threads = True
-        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
         self._thread.start()
 
     def invoke(self, event: Any) -> Invocation:

@@ -240,6 +240,27 @@ async def test_what_a_killed_function_had_in_hand_comes_again(shelf: Shelf, depl
     ) == [(1,)]
 
 
+async def test_a_message_that_comes_again_while_it_is_in_work_makes_no_second_document(
+    shelf: Shelf, deployment: Deployment
+) -> None:
+    queue = deployment.box.queue(f"hasty-{uuid4().hex}", visibility_s=1)
+    shelf.s3.put_bucket_notification_configuration(Bucket=shelf.bucket, NotificationConfiguration={})
+    await shelf.put("long.txt", "Reading takes a while. " * 100_000)
+    function = deployment.box.function("tests.functions.aws.box_doors.ingest", deployment.environ)
+    mapping = deployment.box.map(queue, function, concurrency=2)
+
+    queue.send(IngestMessage(shelf.org_id, shelf.base_id, "long.txt").to_json())
+    # The first is told that a later claim has it, and its return deletes the message for both.
+    while queue.depth() or (await shelf.documents()).get("long.txt", ("", None))[0] != "ready":
+        await asyncio.sleep(0.1)
+    await shelf.settle()
+
+    assert len(function.made) == 2, "both had it in hand"
+    assert mapping.errors == []
+    assert (await shelf.documents())["long.txt"] == ("ready", None)
+    assert await shelf.rows("SELECT status FROM kb_revisions WHERE knowledge_base_id = %(base)s") == [("served",)]
+
+
 async def test_maintenance_runs_on_a_schedule(deployment: Deployment, tmp_path: Path) -> None:
     maintenance = deployment.box.function("functions.maintenance.aws.handler", deployment.environ)
     event = json.loads((EVENTS / "schedule-tick.json").read_text())
