@@ -42,6 +42,10 @@ FURTHER_ROWS = """
     INSERT INTO embedding_turns (org_id, provider_id, model) VALUES (%(org_id)s, %(id)s, %(canary)s);
     INSERT INTO kb_syncs (org_id, id, knowledge_base_id, status, error_message)
     VALUES (%(org_id)s, %(id)s, %(base_id)s, 'failed', %(canary)s);
+    INSERT INTO sync_webhooks (org_id, id, knowledge_base_id, secret_id)
+    VALUES (%(org_id)s, %(id)s, %(base_id)s, %(secret_id)s);
+    INSERT INTO sync_webhook_deliveries (org_id, webhook_id, delivery_id)
+    VALUES (%(org_id)s, %(id)s, %(canary)s);
     INSERT INTO kb_batches (org_id, revision_id, first_index, last_index)
     SELECT org_id, id, 0, 0 FROM kb_revisions WHERE org_id = %(org_id)s;
     INSERT INTO kb_terms (org_id, generation_id, term, document_frequency)
