@@ -46,6 +46,8 @@ FURTHER_ROWS = """
     VALUES (%(org_id)s, %(id)s, %(base_id)s, %(secret_id)s);
     INSERT INTO sync_webhook_deliveries (org_id, webhook_id, delivery_id)
     VALUES (%(org_id)s, %(id)s, %(canary)s);
+    INSERT INTO kb_uploads (org_id, id, knowledge_base_id, files, expires_at)
+    VALUES (%(org_id)s, %(id)s, %(base_id)s, jsonb_build_array(%(canary)s), now() + interval '1 hour');
     INSERT INTO kb_batches (org_id, revision_id, first_index, last_index)
     SELECT org_id, id, 0, 0 FROM kb_revisions WHERE org_id = %(org_id)s;
     INSERT INTO kb_terms (org_id, generation_id, term, document_frequency)

@@ -17,7 +17,7 @@ import pytest
 from bonito.database.pool import Pool, tenant
 from bonito.knowledge.bases import KnowledgeBase
 from bonito.knowledge.search import Searcher
-from bonito.providers.base import EmbeddingResult, Usage
+from bonito.providers.base import EmbeddingResult, Purpose, Usage
 from tests.integration.conftest import Database
 from tests.integration.gateway.conftest import Gateway, make_key, running
 from tests.integration.knowledge.served import HashEmbedding, HashModels, create_base, serve
@@ -186,7 +186,7 @@ async def test_one_that_cannot_be_searched_is_a_503(
 class Longer(HashEmbedding):
     """Answers vectors of another length than before: the call is paid, and of no use."""
 
-    async def embed(self, texts: Sequence[str]) -> EmbeddingResult:
+    async def embed(self, texts: Sequence[str], *, purpose: Purpose = "document") -> EmbeddingResult:
         return EmbeddingResult(tuple(array("f", [1.0] * 9) for _ in texts), Usage(input_tokens=len(texts)))
 
 

@@ -86,7 +86,7 @@ async def test_a_lost_message_leaves_a_document_that_the_sweeper_finds(
 async def test_an_upload_is_not_written_beside_a_disk_that_is_not_mounted(
     pool: Pool, org_id: UUID, base: KnowledgeBase, tmp_path: Path
 ) -> None:
-    taking = Uploads(pool, MemoryQueue(), root=tmp_path / "mount")
+    taking = taking_files(pool, MemoryQueue(), tmp_path / "mount")
 
     async with taking.staging() as folder:
         with pytest.raises(UpstreamError, match="BONITO_DATA_DIR"):
@@ -150,7 +150,7 @@ async def test_a_document_whose_file_cannot_be_deleted_stays(
     pool: Pool, org_id: UUID, base: KnowledgeBase, tmp_path: Path
 ) -> None:
     queue = MemoryQueue()
-    taking = Uploads(pool, queue, root=tmp_path)
+    taking = taking_files(pool, queue, tmp_path)
     async with taking.staging() as folder:
         (kept,) = [item async for item in taking.keep(org_id, base, [await staged(folder, "version", b"text")], None)]
     place = tmp_path / str(org_id) / str(base.id)
