@@ -282,7 +282,7 @@ class Searcher:
                 text = request.excerpt(min(MAX_QUERY_CHARACTERS, CHARACTERS_PER_TOKEN * model.max_input_tokens))
                 paid_before = trace.usage.get(name, Usage(input_tokens=0))
                 cost_before = trace.costs.get(name, 0)
-                trace.usage[name], trace.costs[name] = Usage(), None
+                trace.usage[name], trace.costs[name] = Usage(), 0 if model.price_nano_usd == 0 else None
                 embedded = await self._embeddings.embed(model, text, org_id=org_id, dimensions=target.dimensions)
                 trace.usage[name] = _sum(paid_before, embedded.usage)
                 if cost_before is not None and embedded.cost_nano_usd is not None:

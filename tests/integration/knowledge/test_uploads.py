@@ -90,7 +90,7 @@ async def test_an_upload_is_not_written_beside_a_disk_that_is_not_mounted(
 
     async with taking.staging() as folder:
         with pytest.raises(UpstreamError, match="BONITO_DATA_DIR"):
-            await taking.keep(org_id, base, [await staged(folder, "a.md", b"text")], None)
+            [kept async for kept in taking.keep(org_id, base, [await staged(folder, "a.md", b"text")], None)]
 
     assert files(tmp_path) == []
     async with tenant(pool, org_id) as conn:
