@@ -285,6 +285,21 @@ def test_a_tampered_row_of_the_audit_log_is_named(running: Deployment) -> None:
     assert "entry 2" in tampered
 
 
+def test_a_tier_is_set_by_the_operator_and_seen_by_the_owner(running: Deployment) -> None:
+    def tier() -> object:
+        headers = {"authorization": f"Bearer {running.environment['BONITO_API_KEY']}"}
+        url = f"http://127.0.0.1:{running.console}/api/organization"
+        return httpx.get(url, headers=headers, trust_env=False).json()["tier"]
+
+    before = tier()
+    running.json("admin", "set-tier", "example ltd", "free")
+    lowered = tier()
+    running.json("admin", "set-tier", "Example Ltd", "enterprise")
+
+    assert (before, lowered, tier()) == ("enterprise", "free", "enterprise")
+    assert "no organization named nobody" in running.run("admin", "set-tier", "nobody", "pro", status=1)
+
+
 def test_sigterm_ends_each_process_well(running: Deployment) -> None:
     statuses = {name: running.stop(name) for name in ("gateway", "console", "worker")}
 
@@ -300,18 +315,3 @@ def test_a_server_of_several_processes_answers_and_ends(running: Deployment) -> 
 
     assert running.stop("gateways") == 0
     assert not answers(f"http://127.0.0.1:{port}/healthz")
-
-
-def test_a_tier_is_set_by_the_operator_and_seen_by_the_owner(running: Deployment) -> None:
-    def tier() -> object:
-        headers = {"authorization": f"Bearer {running.environment['BONITO_API_KEY']}"}
-        url = f"http://127.0.0.1:{running.console}/api/organization"
-        return httpx.get(url, headers=headers, trust_env=False).json()["tier"]
-
-    before = tier()
-    running.json("admin", "set-tier", "example ltd", "free")
-    lowered = tier()
-    running.json("admin", "set-tier", "Example Ltd", "enterprise")
-
-    assert (before, lowered, tier()) == ("enterprise", "free", "enterprise")
-    assert "no organization named nobody" in running.run("admin", "set-tier", "nobody", "pro", status=1)

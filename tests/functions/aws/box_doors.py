@@ -17,6 +17,7 @@ from bonito.clouds.aws import doors
 from bonito.clouds.aws.queue import open_queue
 from bonito.clouds.aws.store import S3Store
 from bonito.clouds.base import ObjectStore
+from bonito.knowledge import sync as sync_source
 from bonito.knowledge.bases import KnowledgeBase
 from bonito.knowledge.context import Ingestion
 from bonito.knowledge.retries import next_pause
@@ -56,6 +57,6 @@ def embed(event: doors.SqsEvent, context: doors.LambdaContext) -> doors.BatchRes
 
 def sync(event: doors.SqsEvent, context: doors.LambdaContext) -> doors.BatchResponse | None:
     if doors.is_batch(event):
-        return doors.run_batch(event, context, PROCESS.run, syncing.receive, pause=next_pause)
+        return doors.run_batch(event, context, PROCESS.run, sync_source.receive, pause=next_pause)
     doors.run_once(event, context, lambda: PROCESS.run(syncing.look))
     return None

@@ -28,6 +28,7 @@ from tests.acceptance.provider import EMBEDDING_MODEL
 from tests.acceptance.provider import running as running_provider
 from tests.emulators import aws_box
 from tests.emulators.aws_box import Box, Queue
+from tests.functions.claiming import claim
 from tests.integration.conftest import Database, cluster, database, org_id, other_org_id, pool
 
 __all__ = ["cluster", "database", "org_id", "other_org_id", "pool"]
@@ -173,6 +174,7 @@ async def register(shelf: Shelf) -> None:
             credential={"api_key": "sk-stub"},
         )
     model = await shelf.registry.embedding_model(shelf.org_id, EMBEDDING_MODEL)
+    connection_id = await claim(shelf.pool, shelf.org_id, cloud="aws", bucket=shelf.bucket)
     async with tenant(shelf.pool, shelf.org_id) as conn:
         await bases.create(
             conn,
@@ -180,6 +182,6 @@ async def register(shelf: Shelf) -> None:
             knowledge_base_id=shelf.base_id,
             generation_id=uuid.uuid4(),
             options=Options(name=f"kb-{shelf.base_id.hex[:8]}"),
-            source=Source(type="s3", config={"type": "s3"}, bucket=shelf.bucket, prefix=shelf.prefix),
+            source=Source("s3", {"type": "s3"}, shelf.bucket, shelf.prefix, connection_id),
             pinned=generations.pin(model, chunk_size=128, chunk_overlap=16, language="english"),
         )

@@ -28,6 +28,7 @@ from bonito.tenancy.secrets import SecretBox
 from tests.emulators.azurite import ACCOUNT, Azurite
 from tests.functions.azure import embeddings
 from tests.functions.azure.embeddings import Embeddings
+from tests.functions.claiming import claim
 from tests.integration.clouds.azure.conftest import container, emulator
 from tests.integration.conftest import Database, cluster, database, org_id, pool
 from tests.integration.knowledge.ingesting import PINNED, World
@@ -183,7 +184,8 @@ async def deployment(
 ) -> AsyncIterator[Deployment]:
     bucket = f"{ACCOUNT}/{container.container_name}"
     model = {"embedding_model": f"stub/{MODEL}", "embedding_fingerprint": f"{provider.base_url} {MODEL}"}
-    source = Source(type="azure_blob", config={"type": "azure_blob"}, bucket=bucket, prefix="docs/")
+    connection_id = await claim(pool, org_id, cloud="azure", bucket=bucket)
+    source = Source("azure_blob", {"type": "azure_blob"}, bucket, "docs/", connection_id)
     world = await World.create(pool, org_id, tmp_path, pinned=replace(PINNED, **model), source=source)
     async with tenant(pool, org_id) as conn:
         await accounts.create(

@@ -35,6 +35,7 @@ from tests.emulators.eventarc import Eventarc
 from tests.emulators.functions_framework import Function, function
 from tests.emulators.gcs import CloudStorage
 from tests.emulators.google import StaticAccess
+from tests.functions.claiming import claim
 from tests.integration.conftest import Database, make_organization
 from tests.stub_provider import StubProvider
 
@@ -82,7 +83,9 @@ class Box:
         pinned = generations.pin(
             await self.registry.embedding_model(org_id, name), chunk_size=256, chunk_overlap=16, language="english"
         )
-        source = Source("gcs", {"type": "gcs", "bucket": bucket.name, "prefix": prefix}, bucket.name, prefix)
+        connection_id = await claim(self.pool, org_id, cloud="gcp", bucket=bucket.name)
+        config = {"type": "gcs", "bucket": bucket.name, "prefix": prefix}
+        source = Source("gcs", config, bucket.name, prefix, connection_id)
         async with tenant(self.pool, org_id) as conn:
             await bases.create(
                 conn,

@@ -22,6 +22,7 @@ from bonito.clouds.base import ObjectStore
 from bonito.clouds.gcp import doors
 from bonito.clouds.gcp.queue import open_queue
 from bonito.clouds.gcp.store import GcsStore
+from bonito.knowledge import sync as sync_source
 from bonito.knowledge.bases import KnowledgeBase
 from bonito.knowledge.context import Ingestion
 from functions.embed import gcp as embedding
@@ -69,7 +70,7 @@ def embed(request: flask.Request) -> doors.Answer:
 
 @functions_framework.http
 def sync(request: flask.Request) -> doors.Answer:
-    return doors.answer(request, PROCESS.run, syncs.receive)
+    return doors.answer(request, PROCESS.run, sync_source.receive)
 
 
 @functions_framework.http
