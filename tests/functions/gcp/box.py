@@ -17,11 +17,11 @@ from bonito.clouds.gcp.queue import open_queue
 from bonito.database.pool import Pool, open_pool, tenant
 from bonito.egress.client import EgressClient
 from bonito.egress.policy import EgressPolicy
-from bonito.knowledge import bases, generations
+from bonito.knowledge import bases, generations, sync_status
 from bonito.knowledge.bases import Options, Source
 from bonito.knowledge.messages import SyncMessage
 from bonito.knowledge.search import Searcher, SearchRequest
-from bonito.knowledge.sync import SyncStatus, sync_status
+from bonito.knowledge.sync_status import Sync
 from bonito.providers import accounts
 from bonito.providers.accounts import ProviderSettings
 from bonito.providers.registry import ProviderRegistry
@@ -133,13 +133,15 @@ class Base:
         await asyncio.to_thread(blob.delete)
         await self.box.eventarc.published["OBJECT_DELETE", self.bucket.name, name, str(blob.generation)].wait()
 
-    async def sync(self) -> SyncStatus:
+    async def sync(self) -> Sync:
         """Have the bucket listed, work until nothing is left to do, and say how the sync ended."""
         message = SyncMessage(self.org_id, self.id)
         await self.box.send("sync", message.to_json())
         await self.box.settle()
         async with tenant(self.box.pool, self.org_id) as conn:
-            return await sync_status(conn, org_id=self.org_id, knowledge_base_id=self.id)
+            last = await sync_status.last(conn, org_id=self.org_id, knowledge_base_id=self.id)
+        assert last is not None
+        return last
 
     async def rows(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
         async with tenant(self.box.pool, self.org_id) as conn:
