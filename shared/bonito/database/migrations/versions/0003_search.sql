@@ -132,7 +132,7 @@ CREATE FUNCTION vector_candidates(p_org_id uuid, p_knowledge_base_id uuid, p_gen
 DECLARE
     candidates uuid[];
 BEGIN
-    PERFORM set_config('hnsw.ef_search', least(1000, greatest(200, p_chunk_count / 100))::text, true);
+    PERFORM set_config('hnsw.ef_search', least(1000, greatest(200, p_chunk_count / 125))::text, true);
     EXECUTE format($sql$
         SELECT array_agg(n.chunk_id)
           FROM (SELECT i.chunk_id
