@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Mapping
 from typing import Literal
 from uuid import UUID
 
 from bonito.clouds.access import AwsAccess, TokenAccess
 from bonito.clouds.base import ObjectStore
+from bonito.errors import UpstreamError
 from bonito.tenancy.accesses import Accesses
 from bonito.tenancy.connections import Cloud, Connection
+
+# What a cloud's stores are made with, which the extra of its name brings; a laptop's set has none of them.
+NEEDED: dict[Cloud, str] = {"aws": "aiobotocore", "azure": "azure.storage.blob", "gcp": "google_crc32c"}
 
 
 class Buckets:
@@ -30,7 +35,9 @@ class Buckets:
 
         Raises:
             AccessDenied: this deployment cannot use the connection's credential.
+            UpstreamError: what reads the cloud's buckets is not installed here.
         """
+        check_installed(connection.cloud)
         if connection.cloud == "aws":
             return self.on_aws(self._accesses.aws(org_id, connection), bucket, region=region)
         return self.elsewhere(connection.cloud, self._accesses.tokens(org_id, connection), bucket)
@@ -52,3 +59,13 @@ class Buckets:
         from bonito.clouds.gcp.store import GcsStore
 
         return GcsStore(bucket, access=access, endpoint_url=endpoint)
+
+
+def check_installed(cloud: Cloud) -> None:
+    """Refuse a cloud whose buckets this installation cannot read; UpstreamError says what to install."""
+    try:
+        is_there = importlib.util.find_spec(NEEDED[cloud]) is not None
+    except ModuleNotFoundError:  # not even the package around it
+        is_there = False
+    if not is_there:
+        raise UpstreamError(f"This installation does not read buckets of this cloud; it needs bonito[{cloud}].")
