@@ -18,8 +18,8 @@ from bonito.clouds.azure.store import BlobStore
 from bonito.clouds.gcp.store import GcsStore
 from bonito.clouds.local import UploadFolder
 from bonito.database.pool import Pool, tenant
-from bonito.errors import AccessDenied, InvalidRequest
-from bonito.knowledge import bases
+from bonito.errors import AccessDenied, InvalidRequest, UpstreamError
+from bonito.knowledge import bases, uploads
 from bonito.knowledge.bases import KnowledgeBase, Source
 from bonito.knowledge.buckets import Buckets
 from bonito.knowledge.upload_places import UploadFolders
@@ -148,6 +148,9 @@ async def test_uploads_lie_where_they_were_put(pool: Pool, org_id: UUID, tmp_pat
     opened = stores(pool, tmp_path)
     connection = await connect(pool, org_id, "aws", "papers")
     base = dataclasses.replace(await base_over(pool, org_id, connection, "papers"), source_type="upload")
+    with pytest.raises(UpstreamError):
+        await opened.store(org_id, base)
+    await uploads.prepare(tmp_path / "uploads", org_id=org_id, knowledge_base_id=base.id)
 
     assert isinstance(await opened.store(org_id, base), UploadFolder)
     assert isinstance(opened.uploads(org_id, base.id), UploadFolder)

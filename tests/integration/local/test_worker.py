@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import os
-import signal
 import sys
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
@@ -225,7 +224,7 @@ async def test_a_worker_killed_in_the_middle_leaves_exactly_the_right_chunks(dat
     process = await start()
     await eventually(world.statuses, lambda statuses: list(statuses.values()) == ["ready"] * 12)
     await eventually(world.base, lambda base: base.status == "ready")
-    process.send_signal(signal.SIGINT)
+    process.terminate()
     await process.wait()
 
     assert len(await world.served()) == 12
