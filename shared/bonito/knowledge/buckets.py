@@ -37,19 +37,20 @@ class Buckets:
             AccessDenied: this deployment cannot use the connection's credential.
             UpstreamError: what reads the cloud's buckets is not installed here.
         """
-        check_installed(connection.cloud)
         if connection.cloud == "aws":
             return self.on_aws(self._accesses.aws(org_id, connection), bucket, region=region)
         return self.elsewhere(connection.cloud, self._accesses.tokens(org_id, connection), bucket)
 
     def on_aws(self, access: AwsAccess, bucket: str, *, region: str | None) -> ObjectStore:
-        """A bucket of S3, with this access."""
+        """A bucket of S3, with this access; UpstreamError as `open`."""
+        check_installed("aws")
         from bonito.clouds.aws.store import S3Store
 
         return S3Store(bucket, access=access, region=region, endpoint_url=self._endpoints.get("aws"))
 
     def elsewhere(self, cloud: Literal["azure", "gcp"], access: TokenAccess, bucket: str) -> ObjectStore:
-        """A container of Azure or a bucket of Google Cloud, with this access."""
+        """A container of Azure or a bucket of Google Cloud, with this access; UpstreamError as `open`."""
+        check_installed(cloud)
         endpoint = self._endpoints.get(cloud)
         if cloud == "azure":
             from bonito.clouds.azure.store import BlobStore
